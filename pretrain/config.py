@@ -1,0 +1,238 @@
+"""The schema of a pretraining run. Torch-free: a login node reads it without importing torch.
+
+A run is a function of what its `fingerprint` covers; everything else here (paths, logging, checkpoints, loader threads)
+changes only its speed and what is kept of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Interval = Annotated[tuple[float, float], Field(strict=False)]
+FilePath = Annotated[Path, Field(strict=False)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values are not converted, instances do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataConfig(Section):
+    """Which images. ``directory`` holds what `pretrain.data.write_beton` wrote: {split}.beton and {split}.json."""
+
+    dataset: str = "fashion_mnist"
+    directory: FilePath = Path("data/fashion_mnist")
+    split: str = "train"
+    images: PositiveInt | None = None  # use only this many, a fixed subset of the split
+    loader: Literal["ffcv", "beton"] = "ffcv"
+    workers: PositiveInt = 1  # threads per rank
+    batches_ahead: PositiveInt = 2
+
+
+class ViewSettings(Section):
+    """Random augmentation of one view (SimCLR appendix A); sizes in pixels of the crop, strengths as in torchvision."""
+
+    crop_area: Interval = (0.08, 1.0)
+    crop_aspect_ratio: Interval = (3 / 4, 4 / 3)
+    flip_probability: Probability = 0.5
+    jitter_probability: Probability = 0.8
+    brightness: NonNegativeFloat = 0.8
+    contrast: NonNegativeFloat = 0.8
+    saturation: NonNegativeFloat = 0.8
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    grayscale_probability: Probability = 0.2
+    blur_probability: Probability = 0.5
+    blur_sigma_px: Interval = (0.1, 2.0)
+    blur_kernel_fraction: Probability = 0.1
+    solarize_probability: Probability = 0.0
+    solarize_threshold: Annotated[float, Field(ge=0, le=256)] = 128.0
+
+    @field_validator("crop_area", "crop_aspect_ratio", "blur_sigma_px")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(f"got {list(value)}, wanted [low, high] with 0 < low <= high")
+        return value
+
+    @field_validator("crop_area")
+    @classmethod
+    def _fraction(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise ValueError(f"got {list(value)}, wanted fractions of the image's area, at most 1")
+        return value
+
+
+class AugmentationConfig(ViewSettings):
+    """Augmentation of all views; ``view_overrides[v]`` changes single settings of view v (BYOL's views differ)."""
+
+    crop_size_px: Annotated[int, Field(ge=8)] = 224
+    number_of_views: Annotated[int, Field(ge=1, le=8)] = 2
+    view_overrides: dict[Annotated[int, Field(ge=0, le=7)], dict[str, Any]] = {}
+
+    @field_validator("view_overrides")
+    @classmethod
+    def _valid_overrides(cls, value: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        for override in value.values():
+            ViewSettings.model_validate(override)
+        return value
+
+    def for_view(self, view: int) -> ViewSettings:
+        """Settings of view number ``view``."""
+        shared = {name: getattr(self, name) for name in ViewSettings.model_fields}
+        return ViewSettings.model_validate({**shared, **self.view_overrides.get(view, {})})
+
+
+class EncoderConfig(Section):
+    """ResNet of torchvision's blocks. ``width`` multiplies every channel count; ``small`` is SimCLR's CIFAR stem."""
+
+    architecture: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    width: PositiveFloat = 1.0
+    stem: Literal["imagenet", "small"] = "imagenet"
+    zero_init_last_gamma: bool = True
+
+    @property
+    def feature_width(self) -> int:
+        """Number of features after the global average pool."""
+        expansion = 1 if self.architecture in ("resnet18", "resnet34") else 4
+        return self.stage_width(3) * expansion
+
+    def stage_width(self, stage: int) -> int:
+        """Channels inside stage 0..3; 64, 128, 256, 512 at width 1, never fewer than 1."""
+        return max(1, round(64 * 2**stage * self.width))
+
+
+class ProjectorConfig(Section):
+    """Head between encoder and loss: Linear without bias, batch norm after each, ReLU between (SimCLR appendix)."""
+
+    layers: Annotated[int, Field(ge=1, le=4)] = 2
+    hidden_width: PositiveInt | None = None  # as wide as the features
+    output_width: PositiveInt = 128
+
+
+class SimCLRConfig(Section):
+    """SimCLR (Chen et al. 2020). ``negatives``: images that are each other's negatives; all of the batch by default."""
+
+    name: Literal["simclr"] = "simclr"
+    temperature: PositiveFloat = 0.1
+    negatives: Annotated[int, Field(ge=2)] | None = None
+    projector: ProjectorConfig = ProjectorConfig()
+
+
+class SupervisedConfig(Section):
+    """Cross-entropy on labels: the baseline that the same network reaches with them."""
+
+    name: Literal["supervised"] = "supervised"
+
+
+ObjectiveConfig = Annotated[SimCLRConfig | SupervisedConfig, Field(discriminator="name")]
+
+
+class OptimizerConfig(Section):
+    """LARS as in google-research/simclr; SGD with momentum and AdamW beside it."""
+
+    name: Literal["lars", "sgd", "adamw"] = "lars"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegativeFloat = 1e-6
+    trust_coefficient: PositiveFloat = 1e-3  # LARS only
+    betas: Interval = (0.9, 0.999)  # AdamW only
+
+
+class ScheduleConfig(Section):
+    """Peak learning rate from the global batch B: ``linear`` base*B/256, ``sqrt`` base*sqrt(B), ``constant`` base.
+
+    Linear warm-up from 0, then cosine to 0, per step.
+    """
+
+    rule: Literal["linear", "sqrt", "constant"] = "linear"
+    base_learning_rate: PositiveFloat = 0.3
+    warmup_epochs: NonNegativeFloat = 10.0
+
+
+class PrecisionConfig(Section):
+    """Losses and statistics are float32 under either."""
+
+    autocast: Literal["off", "bf16"] = "off"
+    channels_last: bool = True
+
+
+class LogConfig(Section):
+    """metrics.jsonl is the record; console and wandb are copies of it."""
+
+    every_steps: PositiveInt = 10
+    wandb: Literal["disabled", "offline", "online"] = "offline"
+    wandb_project: str = "bigbatch"
+
+
+class CheckpointConfig(Section):
+    """A checkpoint every so many steps, and always at the end; ``keep`` of them stay."""
+
+    every_steps: PositiveInt | None = None  # once per epoch
+    keep: PositiveInt = 2
+
+
+class RunConfig(Section):
+    """Where the run lives: ``directory``, or ``root``/<config name>-<fingerprint>."""
+
+    directory: FilePath | None = None
+    root: FilePath = Path("runs")
+
+
+class PretrainConfig(Section):
+    """Everything a pretraining run needs to know."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    global_batch_size: Annotated[int, Field(ge=2)] = 256
+    epochs: Annotated[int, Field(ge=0)] = 100  # 0: the randomly initialised encoder
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    sync_batch_norm: Literal["global", "off"] = "global"
+    data: DataConfig = DataConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    objective: ObjectiveConfig = SimCLRConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    log: LogConfig = LogConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    run: RunConfig = RunConfig()
+
+
+# What changes the speed of a run, or what is kept of it, but not its result.
+_SPEED_ONLY: dict[str, tuple[str, ...]] = {
+    "data": ("directory", "loader", "workers", "batches_ahead"),
+    "": ("device", "log", "checkpoint", "run"),
+}
+
+
+def result_settings(config: PretrainConfig) -> dict[str, Any]:
+    """The settings that the run's result depends on, in one form for equal meanings, as plain JSON values."""
+    settings = config.model_dump(mode="json")
+    for section, names in _SPEED_ONLY.items():
+        target = settings[section] if section else settings
+        for name in names:
+            del target[name]
+    objective = settings["objective"]
+    if objective.get("negatives") is not None and objective["negatives"] >= config.global_batch_size:
+        objective["negatives"] = None  # one group is the whole batch
+    return settings
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits of SHA-256 over canonical JSON."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_fingerprint(config: PretrainConfig) -> str:
+    """Equal for two runs exactly when their configurations mean the same result."""
+    return fingerprint(result_settings(config))
