@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -77,13 +77,19 @@ class AugmentationConfig(ViewSettings):
 
     crop_size_px: Annotated[int, Field(ge=8)] = 224
     number_of_views: Annotated[int, Field(ge=1, le=8)] = 2
-    view_overrides: dict[Annotated[int, Field(ge=0, le=7)], dict[str, Any]] = {}
+    view_overrides: dict[Annotated[int, Field(ge=0, le=7, strict=False)], dict[str, Any]] = {}
 
     @field_validator("view_overrides")
     @classmethod
     def _valid_overrides(cls, value: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-        for override in value.values():
-            ViewSettings.model_validate(override)
+        problems = []
+        for view, override in value.items():
+            try:
+                ViewSettings.model_validate(override)
+            except ValidationError as error:
+                problems += [f"view {view}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        if problems:
+            raise ValueError("; ".join(problems))
         return value
 
     def for_view(self, view: int) -> ViewSettings:
@@ -108,7 +114,7 @@ class EncoderConfig(Section):
 
     def stage_width(self, stage: int) -> int:
         """Channels inside stage 0..3; 64, 128, 256, 512 at width 1, never fewer than 1."""
-        return max(1, round(64 * 2**stage * self.width))
+        return max(1, round(64 * int(2**stage) * self.width))
 
 
 class ProjectorConfig(Section):

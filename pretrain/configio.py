@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise yaml.YAMLError(f"line {line}: the key '{key}' is given twice")
@@ -161,7 +161,9 @@ def _walk(model: type[BaseModel], location: Sequence[str]) -> tuple[list[str], l
     path: list[str] = []
     pending: list[type[BaseModel]] = []
     for part in location:
-        tagged = [m for m in pending if "name" in m.model_fields and part in _literals(m.model_fields["name"].annotation)]
+        tagged = [
+            m for m in pending if "name" in m.model_fields and part in _literals(m.model_fields["name"].annotation)
+        ]
         if tagged and len(pending) > 1:
             pending, fields = tagged, dict(tagged[0].model_fields)
             continue
@@ -181,5 +183,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def _literals(annotation: Any) -> tuple[Any, ...]:
-    return typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
+def _names(model: type[BaseModel]) -> tuple[Any, ...]:
+    """Values that the ``name`` of a union's member may have."""
+    field = model.model_fields.get("name")
+    literal = field is not None and typing.get_origin(field.annotation) is typing.Literal
+    return typing.get_args(field.annotation) if field is not None and literal else ()

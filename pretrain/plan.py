@@ -1,0 +1,179 @@
+"""Every number that follows from the configuration, in one place, printed before the first step. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pretrain.config import PretrainConfig, ScheduleConfig, SimCLRConfig, SupervisedConfig, run_fingerprint
+from pretrain.errors import ConfigError, Problem
+
+# A batch-norm statistic over fewer samples than this is noisy enough to change results.
+FEW_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """Derived numbers of one run on one number of ranks.
+
+    Only ``world_size``, ``batch_size_per_rank`` and ``loss_bytes_per_rank`` depend on the ranks.
+    """
+
+    fingerprint: str
+    world_size: int
+    global_batch_size: int
+    batch_size_per_rank: int
+    images: int
+    images_dropped_per_epoch: int
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+    peak_learning_rate: float
+    negatives_per_anchor: int
+    feature_width: int
+    loss_bytes_per_rank: int
+    checkpoint_every_steps: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def position(self, step: int) -> tuple[int, int]:
+        """(epoch, batch within that epoch) of the step after ``step`` finished ones."""
+        return divmod(step, self.steps_per_epoch)
+
+    def describe(self) -> str:
+        """Table for a person, one line per number."""
+        size = f"{self.loss_bytes_per_rank / 2**20:.1f} MiB"
+        rows = [
+            ("global batch", f"{self.global_batch_size} images = {self.world_size} ranks x {self.batch_size_per_rank}"),
+            ("images", f"{self.images:,} ({self.images_dropped_per_epoch} dropped at the end of each epoch)"),
+            ("steps", f"{self.total_steps:,} ({self.steps_per_epoch:,} per epoch), {self.warmup_steps:,} of warm-up"),
+            ("peak learning rate", f"{self.peak_learning_rate:.6g}"),
+            ("negatives per anchor", f"{self.negatives_per_anchor:,}" if self.negatives_per_anchor else "none"),
+            ("features", f"{self.feature_width}"),
+            ("memory of the loss", f"{size} per rank"),
+            ("fingerprint", self.fingerprint),
+        ]
+        return "\n".join(f"  {name:<22}{value}" for name, value in rows)
+
+
+def peak_learning_rate(schedule: ScheduleConfig, global_batch_size: int) -> float:
+    """Peak learning rate: base*B/256 (linear), base*sqrt(B) (sqrt; SimCLR appendix B.1) or base (constant)."""
+    base = schedule.base_learning_rate
+    match schedule.rule:
+        case "linear":
+            return base * global_batch_size / 256
+        case "sqrt":
+            return base * math.sqrt(global_batch_size)
+        case "constant":
+            return base
+
+
+def epochs_to_steps(epochs: float, steps_per_epoch: int) -> int:
+    """The one place where epochs become steps; rounds to the nearest step."""
+    return round(epochs * steps_per_epoch)
+
+
+def negatives_per_anchor(config: PretrainConfig) -> int:
+    """Embeddings that an anchor is told apart from: 2K - 2 in a group of K images."""
+    match config.objective:
+        case SimCLRConfig(negatives=negatives):
+            group = min(negatives or config.global_batch_size, config.global_batch_size)
+            return 2 * group - 2
+        case SupervisedConfig():
+            return 0
+
+
+def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: str = "configuration") -> TrainPlan:
+    """Plan of ``config`` on ``world_size`` ranks with ``images`` images in its split.
+
+    Raises ConfigError with everything that cannot be run, and the nearest values that could be.
+    """
+    problems = _problems(config, images=images, world_size=world_size)
+    if problems:
+        raise ConfigError(source, problems)
+    used = min(config.data.images or images, images)
+    batch = config.global_batch_size
+    steps_per_epoch = used // batch
+    return TrainPlan(
+        fingerprint=run_fingerprint(config),
+        world_size=world_size,
+        global_batch_size=batch,
+        batch_size_per_rank=batch // world_size,
+        images=used,
+        images_dropped_per_epoch=used - steps_per_epoch * batch,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=epochs_to_steps(config.epochs, steps_per_epoch),
+        warmup_steps=epochs_to_steps(config.schedule.warmup_epochs, steps_per_epoch) if config.epochs else 0,
+        peak_learning_rate=peak_learning_rate(config.schedule, batch),
+        negatives_per_anchor=negatives_per_anchor(config),
+        feature_width=config.encoder.feature_width,
+        loss_bytes_per_rank=_loss_bytes(config, world_size),
+        checkpoint_every_steps=config.checkpoint.every_steps or steps_per_epoch,
+    )
+
+
+def _problems(config: PretrainConfig, *, images: int, world_size: int) -> list[Problem]:
+    problems: list[Problem] = []
+    batch = config.global_batch_size
+    if world_size < 1:
+        problems.append(Problem("ranks", f"got {world_size}, wanted at least 1"))
+    elif batch % world_size:
+        near = " or ".join(str(value) for value in _nearest_multiples(batch, world_size))
+        problems.append(
+            Problem("global_batch_size", f"got {batch}, which {world_size} ranks cannot share; nearest: {near}")
+        )
+    if config.data.images is not None and config.data.images > images:
+        problems.append(Problem("data.images", f"got {config.data.images}, but the split has {images}"))
+    used = min(config.data.images or images, images)
+    if used < batch:
+        problems.append(Problem("global_batch_size", f"got {batch}, more than the {used} images"))
+    if config.epochs and config.schedule.warmup_epochs > config.epochs:
+        problems.append(
+            Problem(
+                "schedule.warmup_epochs",
+                f"got {config.schedule.warmup_epochs:g}, longer than the {config.epochs} epochs of training; "
+                f"wanted at most {config.epochs}",
+            )
+        )
+    problems += _objective_problems(config)
+    return problems
+
+
+def _objective_problems(config: PretrainConfig) -> list[Problem]:
+    objective, batch = config.objective, config.global_batch_size
+    if not isinstance(objective, SimCLRConfig):
+        return []
+    problems = []
+    if config.augmentation.number_of_views != 2:
+        got = config.augmentation.number_of_views
+        problems.append(Problem("augmentation.number_of_views", f"got {got}, wanted 2 for {objective.name}"))
+    negatives = objective.negatives
+    if negatives is not None and negatives < batch and batch % negatives:
+        divisors = [d for d in range(2, batch + 1) if batch % d == 0]
+        near = sorted(sorted(divisors, key=lambda d: abs(d - negatives))[:2])
+        problems.append(
+            Problem(
+                "objective.negatives",
+                f"got {negatives}, which does not divide the global batch of {batch}; "
+                f"nearest: {' or '.join(map(str, near))}",
+            )
+        )
+    return problems
+
+
+def _nearest_multiples(value: int, of: int) -> list[int]:
+    below = value // of * of
+    return [candidate for candidate in (below, below + of) if candidate > 0]
+
+
+def _loss_bytes(config: PretrainConfig, world_size: int) -> int:
+    """Bytes that the tiled NT-Xent keeps on one rank: gathered embeddings, row sums, gradient, two tiles; float32."""
+    if not isinstance(config.objective, SimCLRConfig):
+        return 0
+    rows = 2 * config.global_batch_size
+    width = config.objective.projector.output_width
+    tile = min(512, rows)
+    return 4 * (2 * rows * width + 3 * rows + rows // world_size * width + 2 * tile * tile)
