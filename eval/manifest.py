@@ -88,7 +88,7 @@ def read_manifest(directory: Path) -> StudyManifest:
     path = directory / FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(
-            f"{directory} is not a study: it has no {FILE_NAME} (`python -m launch study` writes it)"
+            f"{directory} is not a study: it has no {FILE_NAME} (`launch study` writes it)"
         )
     return validate(StudyManifest, _tuples(read_json(path)), str(path))
 

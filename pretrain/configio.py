@@ -161,9 +161,7 @@ def _walk(model: type[BaseModel], location: Sequence[str]) -> tuple[list[str], l
     path: list[str] = []
     pending: list[type[BaseModel]] = []
     for part in location:
-        tagged = [
-            m for m in pending if "name" in m.model_fields and part in _literals(m.model_fields["name"].annotation)
-        ]
+        tagged = [member for member in pending if part in _names(member)]
         if tagged and len(pending) > 1:
             pending, fields = tagged, dict(tagged[0].model_fields)
             continue
