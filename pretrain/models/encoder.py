@@ -1,0 +1,77 @@
+"""The encoder: a ResNet (He et al. 2015) of torchvision's blocks with a width factor and SimCLR's small-image stem.
+
+At width 1 the state dict is torchvision's without ``fc.*``, and so is the output.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from pretrain.config import EncoderConfig
+
+BLOCKS: dict[str, tuple[type[nn.Module], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+class Encoder(nn.Module):
+    """Images (N, 3, H, W) in [0, 1] -> features (N, feature_width), after the global average pool."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        block, depths = BLOCKS[config.architecture]
+        width = config.stage_width(0)
+        if config.stem == "imagenet":
+            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+            self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
+        else:
+            self.conv1 = nn.Conv2d(3, width, 3, stride=1, padding=1, bias=False)
+            self.maxpool = nn.Identity()
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1, width = _stage(block, depths[0], width, config.stage_width(0), stride=1)
+        self.layer2, width = _stage(block, depths[1], width, config.stage_width(1), stride=2)
+        self.layer3, width = _stage(block, depths[2], width, config.stage_width(2), stride=2)
+        self.layer4, width = _stage(block, depths[3], width, config.stage_width(3), stride=2)
+        self.feature_width = width
+        _initialise(self, zero_init_last_gamma=config.zero_init_last_gamma)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1)
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """Encoder with random weights from torch's default generator (He initialisation, fan out, as in torchvision)."""
+    return Encoder(config)
+
+
+def _stage(block: type[nn.Module], depth: int, width_in: int, planes: int, *, stride: int) -> tuple[nn.Sequential, int]:
+    """(residual blocks of one stage, its number of output channels)."""
+    width_out = planes * cast(int, block.expansion)
+    shortcut = None
+    if stride != 1 or width_in != width_out:
+        shortcut = nn.Sequential(
+            nn.Conv2d(width_in, width_out, 1, stride=stride, bias=False), nn.BatchNorm2d(width_out)
+        )
+    blocks = [block(width_in, planes, stride, shortcut)]
+    blocks += [block(width_out, planes) for _ in range(depth - 1)]
+    return nn.Sequential(*blocks), width_out
+
+
+def _initialise(encoder: nn.Module, *, zero_init_last_gamma: bool) -> None:
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif zero_init_last_gamma and isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
+        elif zero_init_last_gamma and isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
