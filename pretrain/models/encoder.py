@@ -5,15 +5,13 @@ At width 1 the state dict is torchvision's without ``fc.*``, and so is the outpu
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from pretrain.config import EncoderConfig
 
-BLOCKS: dict[str, tuple[type[nn.Module], tuple[int, int, int, int]]] = {
+BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
@@ -54,9 +52,11 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     return Encoder(config)
 
 
-def _stage(block: type[nn.Module], depth: int, width_in: int, planes: int, *, stride: int) -> tuple[nn.Sequential, int]:
+def _stage(
+    block: type[BasicBlock | Bottleneck], depth: int, width_in: int, planes: int, *, stride: int
+) -> tuple[nn.Sequential, int]:
     """(residual blocks of one stage, its number of output channels)."""
-    width_out = planes * cast(int, block.expansion)
+    width_out = planes * int(block.expansion)
     shortcut = None
     if stride != 1 or width_in != width_out:
         shortcut = nn.Sequential(
