@@ -8,6 +8,7 @@ from typing import Any
 
 from pretrain.config import PretrainConfig, ScheduleConfig, SimCLRConfig, SupervisedConfig, run_fingerprint
 from pretrain.errors import ConfigError, Problem
+from pretrain.optim.schedules import lr_at
 
 # A batch-norm statistic over fewer samples than this is noisy enough to change results.
 FEW_SAMPLES = 32
@@ -42,6 +43,10 @@ class TrainPlan:
     def position(self, step: int) -> tuple[int, int]:
         """(epoch, batch within that epoch) of the step after ``step`` finished ones."""
         return divmod(step, self.steps_per_epoch)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of the step after ``step`` finished ones."""
+        return lr_at(step, peak=self.peak_learning_rate, warmup_steps=self.warmup_steps, total_steps=self.total_steps)
 
     def describe(self) -> str:
         """Table for a person, one line per number."""
@@ -80,7 +85,7 @@ def negatives_per_anchor(config: PretrainConfig) -> int:
     """Embeddings that an anchor is told apart from: 2K - 2 in a group of K images."""
     match config.objective:
         case SimCLRConfig(negatives=negatives):
-            group = min(negatives or config.global_batch_size, config.global_batch_size)
+            group = negatives or config.global_batch_size
             return 2 * group - 2
         case SupervisedConfig():
             return 0
@@ -151,7 +156,7 @@ def _objective_problems(config: PretrainConfig) -> list[Problem]:
         got = config.augmentation.number_of_views
         problems.append(Problem("augmentation.number_of_views", f"got {got}, wanted 2 for {objective.name}"))
     negatives = objective.negatives
-    if negatives is not None and negatives < batch and batch % negatives:
+    if negatives is not None and batch % negatives:
         divisors = [d for d in range(2, batch + 1) if batch % d == 0]
         near = sorted(sorted(divisors, key=lambda d: abs(d - negatives))[:2])
         problems.append(

@@ -1,0 +1,98 @@
+"""torchrun --nproc-per-node N -m pretrain CONFIG [section.key=value ...]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.config import PretrainConfig, run_fingerprint
+from pretrain.configio import dump_yaml, load
+from pretrain.data.catalog import image_count
+from pretrain.errors import ConfigError, Problem
+from pretrain.plan import TrainPlan, make_plan
+from pretrain.preempt import EXIT_CODE, Preemption
+from pretrain.rundir import RunDirectory, environment, read_json, write_json, write_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one pretraining; 0 when it finished, 75 when a signal stopped it and it saved, 2 for a bad configuration."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain",
+        description="Pretrain an encoder. Start it with torchrun for several ranks; start it again to resume.",
+        epilog="example: torchrun --nproc-per-node 2 -m pretrain configs/pretrain/fashion_mnist.yaml "
+        "objective.temperature=0.2 global_batch_size=256",
+    )
+    parser.add_argument("config", type=Path, help="YAML file, see configs/pretrain/")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the file's")
+    given = parser.parse_args(arguments)
+    preemption = Preemption().install()
+
+    from pretrain.dist import open_world, rank_from_environment, world_size_from_environment
+
+    first = rank_from_environment() == 0
+    try:
+        config = load(PretrainConfig, given.config, given.overrides)
+        plan = plan_of(config, world_size_from_environment(), str(given.config))
+        directory = directory_of(config, given.config)
+        if directory.finished():
+            if first:
+                print(f"{directory.path} is finished; its result is in {directory.result}")
+            return 0
+        if first:
+            prepare(directory, config, plan)
+    except ConfigError as error:
+        if first:
+            print(error, file=sys.stderr)
+        return 2
+
+    from pretrain.train import train
+
+    with open_world(config.device) as world:
+        finished = train(config, plan, directory, world, preemption)
+    if not finished and first:
+        print(f"{preemption.signal_name}: saved; start the same command again to go on", file=sys.stderr)
+    return 0 if finished else EXIT_CODE
+
+
+def plan_of(config: PretrainConfig, world_size: int, source: str) -> TrainPlan:
+    """Plan on what is on disk. Raises ConfigError, also where the data set has not been written."""
+    data = config.data
+    try:
+        images = image_count(data.dataset, data.directory, data.split)
+    except (ValueError, OSError) as error:
+        raise ConfigError(source, [Problem("data", str(error))]) from error
+    if images is None:
+        command = f"python -m pretrain.data.write_beton {data.dataset} {data.directory}"
+        raise ConfigError(source, [Problem("data.directory", f"{data.directory} has no data set; write it: {command}")])
+    return make_plan(config, images=images, world_size=world_size, source=source)
+
+
+def directory_of(config: PretrainConfig, source: Path) -> RunDirectory:
+    """Where the run lives: the same for the same configuration, so that starting again resumes."""
+    return RunDirectory(config.run.directory or config.run.root / f"{source.stem}-{run_fingerprint(config)}")
+
+
+def prepare(directory: RunDirectory, config: PretrainConfig, plan: TrainPlan) -> None:
+    """Write what is known before the first step and print the plan; refuse a directory that holds another run."""
+    if directory.plan.is_file():
+        other = read_json(directory.plan).get("fingerprint")
+        if other != plan.fingerprint:
+            raise ConfigError(
+                str(directory.path),
+                [
+                    Problem(
+                        "run.directory", f"holds another run ({other}; this one is {plan.fingerprint}); choose another"
+                    )
+                ],
+            )
+    sessions = read_json(directory.environment)["sessions"] if directory.environment.is_file() else []
+    write_text(directory.config, dump_yaml(config))
+    write_json(directory.plan, plan.to_json())
+    write_json(directory.environment, {"sessions": [*sessions, environment()]})
+    print(f"run in {directory.path}\n{plan.describe()}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

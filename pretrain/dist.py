@@ -1,0 +1,115 @@
+"""The process group: the one place that reads what torchrun or Slurm say about ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of this run and the device of this one. ``control`` is a CPU group that never waits for a GPU."""
+
+    rank: int
+    size: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """True on the one rank that writes files."""
+        return self.rank == 0
+
+
+def world_size_from_environment() -> int:
+    """Ranks that the launcher promises: WORLD_SIZE, or 1 where there was no launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank_from_environment() -> int:
+    """Rank that the launcher gave this process: RANK, or 0 where there was no launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def open_world(device: str = "auto") -> Iterator[World]:
+    """Join the process group that the environment describes (torchrun's variables), leave it at the end.
+
+    ``device``: cpu, cuda, or auto (cuda where there is one). Collective: every rank calls this.
+    Raises RuntimeError where cuda was asked for and this process has none.
+    """
+    rank, size = rank_from_environment(), world_size_from_environment()
+    chosen = _device(device)
+    if size == 1 and "MASTER_ADDR" not in os.environ:
+        yield World(rank, size, chosen)
+        return
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=TIMEOUT_S)
+    dist.init_process_group(backend, timeout=timeout)
+    try:
+        control = dist.new_group(backend="gloo", timeout=timeout)
+        assert isinstance(control, dist.ProcessGroup), "a group of all ranks has every rank in it"
+        yield World(rank, size, chosen, control)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(device: str) -> torch.device:
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank >= count:
+        raise RuntimeError(
+            f"local rank {local_rank} has no GPU of its own: this process sees {count}; start at most {count} ranks on "
+            "this node, or set device=cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def any_rank(world: World, flag: bool) -> bool:
+    """True on every rank if ``flag`` is true on at least one. Collective: every rank calls this."""
+    if world.size == 1:
+        return flag
+    votes = torch.tensor([int(flag)], dtype=torch.int32)
+    dist.all_reduce(votes, dist.ReduceOp.MAX, group=world.control)
+    return bool(votes.item())
+
+
+def agree_on(world: World, value: int) -> int:
+    """The first rank's ``value`` on every rank. Collective: every rank calls this."""
+    if world.size == 1:
+        return value
+    box = torch.tensor([value], dtype=torch.int64)
+    dist.broadcast(box, src=0, group=world.control)
+    return int(box.item())
+
+
+def mean_over_ranks(world: World, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Mean of every scalar over the ranks, one transfer for all of them. Waits for the device.
+
+    Collective: every rank calls this with the same names.
+    """
+    names = sorted(metrics)
+    values = torch.stack([metrics[name].detach().float().reshape(()) for name in names]).cpu().double()
+    if world.size > 1:
+        dist.all_reduce(values, group=world.control)
+        values /= world.size
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def broadcast_from_first(world: World, tensors: list[Tensor]) -> None:
+    """Give every rank the first rank's tensors, in place. Collective: every rank calls this."""
+    if world.size > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)

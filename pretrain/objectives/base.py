@@ -1,0 +1,45 @@
+"""What every objective is: an encoder, its heads and a loss behind one forward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from pretrain.models.encoder import Encoder
+from pretrain.models.inputs import join_views, to_float
+
+
+class ObjectiveOutput(NamedTuple):
+    """loss: scalar over the global batch, to differentiate; metrics: detached scalars on the device."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """Encoder + heads + loss. ``encoder`` is what evaluations read."""
+
+    encoder: Encoder
+    channels_last: bool = False
+
+    def forward(self, views: Tensor, labels: Tensor, measure: bool = False) -> ObjectiveOutput:
+        """Loss of one batch.
+
+        views: (B, V, 3, S, S) uint8, this rank's part of the global batch; labels: (B,) int64.
+        measure: also compute the metrics that cost something.
+        Collective: every rank calls this.
+        """
+        embeddings = self.embed(to_float(join_views(views), channels_last=self.channels_last))
+        return self.loss(embeddings, labels, measure)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (V * B, 3, S, S) float, view after view -> what the loss takes (V * B, D)."""
+        raise NotImplementedError
+
+    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
+        """Loss of the embeddings of all views. Collective: every rank calls this."""
+        raise NotImplementedError
+
+    def after_optimizer_step(self, progress: float) -> None:
+        """Called after each optimizer step with the finished fraction of training."""

@@ -1,0 +1,30 @@
+"""Cross-entropy on labels: what the same encoder reaches when it is told them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.models.encoder import Encoder
+from pretrain.objectives.base import Objective, ObjectiveOutput
+
+
+class Supervised(Objective):
+    """A linear classifier on the encoder, trained together with it on every view."""
+
+    def __init__(self, encoder: Encoder, *, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.classifier = nn.Linear(encoder.feature_width, classes)
+
+    def embed(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.encoder(images))
+        return logits
+
+    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
+        # Ranks hold equally many samples, so the mean over ranks of local means is the global mean.
+        targets = labels.repeat(embeddings.shape[0] // labels.shape[0])
+        loss = nn.functional.cross_entropy(embeddings.float(), targets)
+        with torch.no_grad():
+            accuracy = (embeddings.argmax(1) == targets).float().mean() * 100
+        return ObjectiveOutput(loss, {"loss": loss.detach(), "train_top1": accuracy})

@@ -1,0 +1,119 @@
+"""What a run is made of between two steps: built the same on every rank, saved whole, restored exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretrain.checkpoint import checkpoint_path, newest_checkpoint, read_checkpoint, step_of, write_checkpoint
+from pretrain.config import PretrainConfig
+from pretrain.data.catalog import read_manifest
+from pretrain.dist import World, agree_on, broadcast_from_first
+from pretrain.models.sync_bn import convert_sync_batch_norm
+from pretrain.objectives.base import Objective
+from pretrain.objectives.build import build_objective
+from pretrain.optim.build import build_optimizer
+from pretrain.plan import TrainPlan
+from pretrain.rundir import RunDirectory, read_json_lines
+
+
+@dataclass
+class TrainState:
+    """All that a checkpoint keeps."""
+
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    train_seconds: float = 0.0
+    restarts: int = 0
+
+
+def build_state(config: PretrainConfig, world: World) -> TrainState:
+    """Objective and optimizer on the device, the same on every rank. Collective: every rank calls this."""
+    classes = read_manifest(config.data.directory, config.data.split).classes
+    objective = build_objective(config.objective, config.encoder, classes=classes, seed=config.seed)
+    if config.precision.channels_last:
+        objective = objective.to(memory_format=torch.channels_last)
+        objective.channels_last = True
+    if config.sync_batch_norm == "global":
+        convert_sync_batch_norm(objective)
+    objective = objective.to(world.device)
+    broadcast_from_first(world, [*objective.parameters(), *objective.buffers()])
+    optimizer = build_optimizer(
+        objective,
+        name=config.optimizer.name,
+        lr=0.0,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+        trust_coefficient=config.optimizer.trust_coefficient,
+        betas=config.optimizer.betas,
+    )
+    return TrainState(objective, optimizer)
+
+
+class CheckpointStore:
+    """Saves on the first rank, restores on all."""
+
+    def __init__(self, config: PretrainConfig, plan: TrainPlan, directory: RunDirectory, world: World) -> None:
+        self._config, self._plan, self._world = config, plan, world
+        self._directory = directory.checkpoints
+        self._saved_step = -1
+
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint of ``state`` unless this step has one."""
+        if not self._world.is_first or state.step == self._saved_step:
+            return
+        content: dict[str, Any] = {
+            "step": state.step,
+            "fingerprint": self._plan.fingerprint,
+            "config": self._config.model_dump(mode="json"),
+            "model": _tensors_of(state.objective),
+            "optimizer": state.optimizer.state_dict(),
+            "train_seconds": state.train_seconds,
+            "restarts": state.restarts,
+        }
+        write_checkpoint(self._directory, content, keep=self._config.checkpoint.keep)
+        self._saved_step = state.step
+
+    def restore(self, state: TrainState) -> None:
+        """Continue from the newest checkpoint, if there is one. Collective: every rank calls this."""
+        path = newest_checkpoint(self._directory)
+        step = agree_on(self._world, step_of(path) if path else -1)
+        if step < 0:
+            return
+        content = read_checkpoint(checkpoint_path(self._directory, step))
+        if content["fingerprint"] != self._plan.fingerprint:
+            raise ValueError(
+                f"{self._directory} holds checkpoints of another run (fingerprint {content['fingerprint']}; this is "
+                f"{self._plan.fingerprint}); choose another run.directory"
+            )
+        state.objective.load_state_dict(content["model"], strict=True)
+        state.optimizer.load_state_dict(content["optimizer"])
+        state.step, self._saved_step = content["step"], content["step"]
+        state.train_seconds = content["train_seconds"]
+        state.restarts = content["restarts"] + 1
+
+
+def _tensors_of(module: nn.Module) -> dict[str, Any]:
+    return {name: value.detach() for name, value in module.state_dict().items()}
+
+
+def result_of(config: PretrainConfig, plan: TrainPlan, state: TrainState, directory: RunDirectory) -> dict[str, Any]:
+    """What result.json says of a finished run."""
+    rows = read_json_lines(directory.metrics)
+    images_seen = plan.total_steps * plan.global_batch_size
+    rate = images_seen / state.train_seconds if state.train_seconds else None
+    return {
+        "fingerprint": plan.fingerprint,
+        "total_steps": plan.total_steps,
+        "epochs": config.epochs,
+        "images_seen": images_seen,
+        "train_seconds": state.train_seconds,
+        "images_per_second": rate,
+        "world_size": plan.world_size,
+        "final": {name: value for name, value in rows[-1].items() if name not in ("step", "epoch")} if rows else {},
+        "restarts": state.restarts,
+    }
