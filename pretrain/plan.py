@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pretrain.config import PretrainConfig, ScheduleConfig, SimCLRConfig, SupervisedConfig, run_fingerprint
+from pretrain.config import PretrainConfig, SimCLRConfig, SupervisedConfig, run_fingerprint
 from pretrain.errors import ConfigError, Problem
-from pretrain.optim.schedules import lr_at
+from pretrain.optim.schedules import learning_rate, lr_at
 
 # A batch-norm statistic over fewer samples than this is noisy enough to change results.
 FEW_SAMPLES = 32
@@ -64,18 +63,6 @@ class TrainPlan:
         return "\n".join(f"  {name:<22}{value}" for name, value in rows)
 
 
-def peak_learning_rate(schedule: ScheduleConfig, global_batch_size: int) -> float:
-    """Peak learning rate: base*B/256 (linear), base*sqrt(B) (sqrt; SimCLR appendix B.1) or base (constant)."""
-    base = schedule.base_learning_rate
-    match schedule.rule:
-        case "linear":
-            return base * global_batch_size / 256
-        case "sqrt":
-            return base * math.sqrt(global_batch_size)
-        case "constant":
-            return base
-
-
 def epochs_to_steps(epochs: float, steps_per_epoch: int) -> int:
     """The one place where epochs become steps; rounds to the nearest step."""
     return round(epochs * steps_per_epoch)
@@ -100,7 +87,7 @@ def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: s
     if problems:
         raise ConfigError(source, problems)
     used = min(config.data.images or images, images)
-    batch = config.global_batch_size
+    batch, schedule = config.global_batch_size, config.schedule
     steps_per_epoch = used // batch
     return TrainPlan(
         fingerprint=run_fingerprint(config),
@@ -111,8 +98,8 @@ def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: s
         images_dropped_per_epoch=used - steps_per_epoch * batch,
         steps_per_epoch=steps_per_epoch,
         total_steps=epochs_to_steps(config.epochs, steps_per_epoch),
-        warmup_steps=epochs_to_steps(config.schedule.warmup_epochs, steps_per_epoch) if config.epochs else 0,
-        peak_learning_rate=peak_learning_rate(config.schedule, batch),
+        warmup_steps=epochs_to_steps(schedule.warmup_epochs, steps_per_epoch) if config.epochs else 0,
+        peak_learning_rate=learning_rate(schedule.rule, schedule.base_learning_rate, batch),
         negatives_per_anchor=negatives_per_anchor(config),
         feature_width=config.encoder.feature_width,
         loss_bytes_per_rank=_loss_bytes(config, world_size),
@@ -128,7 +115,7 @@ def _problems(config: PretrainConfig, *, images: int, world_size: int) -> list[P
     elif batch % world_size:
         near = " or ".join(str(value) for value in _nearest_multiples(batch, world_size))
         problems.append(
-            Problem("global_batch_size", f"got {batch}, which {world_size} ranks cannot share; nearest: {near}")
+            Problem("global_batch_size", f"got {batch}, not a multiple of {world_size} ranks; nearest: {near}")
         )
     if config.data.images is not None and config.data.images > images:
         problems.append(Problem("data.images", f"got {config.data.images}, but the split has {images}"))

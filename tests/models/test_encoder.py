@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torchvision.models import resnet
+
+from pretrain.config import EncoderConfig, ProjectorConfig
+from pretrain.models.encoder import build_encoder
+from pretrain.models.heads import build_projector
+from pretrain.models.inputs import join_views, to_float
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_width_1_is_torchvisions_resnet(architecture: str) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderConfig(architecture=architecture)).eval()  # type: ignore[arg-type]
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # a zero gamma would hide the residual branches
+            module.weight.data.uniform_(0.5, 1.5)
+            module.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
+    reference = getattr(resnet, architecture)(num_classes=1).eval()
+    missing, unexpected = reference.load_state_dict(encoder.state_dict(), strict=False)
+    assert set(missing) == {"fc.weight", "fc.bias"}
+    assert not unexpected
+    reference.fc = torch.nn.Identity()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images), reference(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("width", "features"), [(0.25, 128), (0.125, 64), (2, 1024), (0.01, 5)])
+def test_width_scales_every_channel(width: float, features: int) -> None:
+    config = EncoderConfig(architecture="resnet18", width=width, stem="small")
+    encoder = build_encoder(config)
+    assert encoder.feature_width == config.feature_width == features
+    assert encoder(torch.rand(2, 3, 32, 32)).shape == (2, features)
+    assert (
+        build_encoder(EncoderConfig(architecture="resnet50", width=width)).feature_width == 2048 * width or width < 0.1
+    )
+
+
+def test_small_stem_keeps_the_resolution_and_last_gammas_start_at_zero() -> None:
+    encoder = build_encoder(EncoderConfig(architecture="resnet18", width=0.25, stem="small"))
+    x = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(torch.rand(1, 3, 32, 32)))))
+    assert x.shape[-2:] == (32, 32)
+    assert all(block.bn2.weight.abs().max() == 0 for stage in (encoder.layer1, encoder.layer4) for block in stage)
+    trained = build_encoder(EncoderConfig(architecture="resnet50", width=0.1, zero_init_last_gamma=False))
+    assert trained.layer1[0].bn3.weight.min() == 1
+
+
+def test_projector_is_simclrs() -> None:
+    projector = build_projector(ProjectorConfig(layers=3, hidden_width=7, output_width=5), feature_width=6)
+    assert [type(layer).__name__ for layer in projector] == [
+        *("Linear", "BatchNorm1d", "ReLU"),
+        *("Linear", "BatchNorm1d", "ReLU"),
+        *("Linear", "BatchNorm1d"),
+    ]
+    assert projector[-1].bias is None, "the last batch norm has no beta"
+    assert all(layer.bias is None for layer in projector if isinstance(layer, torch.nn.Linear))
+    assert projector(torch.rand(4, 6)).shape == (4, 5)
+
+
+def test_views_are_joined_view_after_view_and_scaled() -> None:
+    views = torch.arange(2 * 2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 2, 3, 4, 4)
+    images = to_float(join_views(views), channels_last=True)
+    torch.testing.assert_close(images[1], views[1, 0] / 255)
+    torch.testing.assert_close(images[2], views[0, 1] / 255)
+    assert images.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,139 @@
+"""Rules worth having: arrows between packages, a launcher without torch, sizes, configurations that plan."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("pretrain", "launch", "eval")
+MAX_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+# Within pretrain an import may point only to an earlier row, or stay in its row.
+PRETRAIN_ROWS: list[set[str]] = [
+    {"errors", "rundir", "configio", "preempt", "collectives"},
+    {"config", "dist", "gradients"},
+    {"plan", "losses", "models", "optim", "data", "checkpoint"},
+    {"metrics", "objectives"},
+    {"state"},
+    {"train", "certify"},
+    {"__main__"},
+]
+# What the launcher may know of the other packages: their torch-free modules.
+LAUNCH_MAY_IMPORT = {
+    "pretrain.config",
+    "pretrain.configio",
+    "pretrain.errors",
+    "pretrain.plan",
+    "pretrain.rundir",
+    "pretrain.preempt",
+    "pretrain.data.catalog",
+    "eval.config",
+    "eval.manifest",
+}
+
+
+def sources() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules of this project that ``path`` imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] in (*PACKAGES, "tests"))
+
+
+def row_of(module: str) -> int:
+    part = module.split(".")[1]
+    rows = [index for index, row in enumerate(PRETRAIN_ROWS) if part in row]
+    assert rows, f"{module} has no row in PRETRAIN_ROWS"
+    return rows[0]
+
+
+def test_arrows_between_packages() -> None:
+    wrong = []
+    for path in sources():
+        package = path.relative_to(ROOT).parts[0]
+        for target in imports(path):
+            other = target.split(".")[0]
+            allowed = {"pretrain": {"pretrain"}, "eval": {"eval", "pretrain"}, "launch": {"launch", "eval", "pretrain"}}
+            if other not in allowed[package]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {target}")
+            if package == "launch" and other != "launch" and target not in LAUNCH_MAY_IMPORT:
+                wrong.append(f"{path.relative_to(ROOT)} imports {target}, which is not known to be torch-free")
+            if package == "eval" and target.startswith(("pretrain.objectives", "pretrain.train", "pretrain.state")):
+                wrong.append(f"{path.relative_to(ROOT)} imports {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_arrows_inside_pretrain() -> None:
+    wrong = []
+    for path in sorted((ROOT / "pretrain").rglob("*.py")):
+        module = module_name(path)
+        if module == "pretrain":
+            continue
+        for target in imports(path):
+            is_command = path.name == "__main__.py" or '__name__ == "__main__"' in path.read_text()
+            if row_of(target) > row_of(module) and not is_command:
+                wrong.append(f"{module} imports {target}, which stands above it")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nobody_shadows_the_builtin_eval() -> None:
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in [*sources(), *(ROOT / "tests").rglob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import) and any(a.name.split(".")[0] == "eval" and not a.asname for a in node.names)
+    ]
+    assert not wrong, f"`import eval` hides the builtin in {wrong}; write `from eval.x import y`"
+
+
+def test_files_and_functions_stay_small() -> None:
+    wrong = []
+    for path in [*sources(), *(ROOT / "tests").rglob("*.py")]:
+        text = path.read_text()
+        lines = text.count("\n")
+        if lines > MAX_LINES:
+            wrong.append(f"{path.relative_to(ROOT)}: {lines} lines, at most {MAX_LINES}")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > MAX_FUNCTION_LINES:
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {length} lines")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_loop_fits_one_screen_and_hides_nothing() -> None:
+    text = (ROOT / "pretrain/train.py").read_text()
+    loop = next(n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef) and n.name == "run_steps")
+    body = ast.get_source_segment(text, loop) or ""
+    assert len(body.splitlines()) <= 40
+    for hidden in ("rank ==", "is_first", "objective.name", "device.type"):
+        assert hidden not in body, f"the loop decides on {hidden}"
+
+
+@pytest.mark.parametrize("module", ["launch.__main__", "launch.study", "eval.config", "eval.manifest", "pretrain.plan"])
+def test_no_torch_on_the_login_node(module: str) -> None:
+    code = (
+        "import sys, importlib\n"
+        "for name in ('torch', 'numpy', 'torchvision'): sys.modules[name] = None\n"
+        f"importlib.import_module({module!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+
+from pretrain.config import AugmentationConfig, PretrainConfig, SimCLRConfig, run_fingerprint
+from pretrain.configio import apply_overrides, dump_yaml, load, parse_yaml, read_yaml, validate
+from pretrain.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def problems(data: dict[str, object]) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        validate(PretrainConfig, data, "x.yaml")
+    assert str(caught.value).startswith("x.yaml: ")
+    return {problem.where: problem.message for problem in caught.value.problems}
+
+
+def test_all_errors_at_once_with_path_value_and_suggestion() -> None:
+    found = problems(
+        {
+            "global_batch_size": "25x",
+            "objective": {"name": "simclr", "temprature": 1},
+            "optimizer": {"name": "larz"},
+            "schedul": {},
+            "encoder": {"width": -1},
+            "augmentation": {"crop_area": [2, 1], "view_overrides": {1: {"hue": 3}}},
+        }
+    )
+    assert "'25x'" in found["global_batch_size"]
+    assert "did you mean 'temperature'?" in found["objective.temprature"]
+    assert "negatives" in found["objective.temprature"], "lists what is valid"
+    assert "did you mean 'lars'?" in found["optimizer.name"]
+    assert "did you mean 'schedule'?" in found["schedul"]
+    assert "-1" in found["encoder.width"]
+    assert "low <= high" in found["augmentation.crop_area"]
+    assert "view 1: hue" in found["augmentation.view_overrides"]
+    assert len(found) == 7
+
+
+def test_unknown_objective_lists_the_known_ones() -> None:
+    assert "did you mean 'simclr'?" in problems({"objective": {"name": "simcl"}})["objective.name"]
+
+
+def test_yaml_reads_numbers_as_people_write_them_and_refuses_a_key_twice() -> None:
+    value = parse_yaml("{a: 3e-1, b: 1e5, c: 3, d: .5, e: '3', f: -2.}", "x")
+    assert value == {"a": 0.3, "b": 1e5, "c": 3, "d": 0.5, "e": "3", "f": -2.0}
+    assert isinstance(value["c"], int)
+    with pytest.raises(ConfigError, match="given twice"):
+        parse_yaml("a: 1\na: 2", "x.yaml")
+
+
+def test_overrides_set_sections_and_report_every_bad_one() -> None:
+    data = {"objective": {"name": "simclr", "temperature": 0.1}, "epochs": 3}
+    changed = apply_overrides(data, ["objective.temperature=0.2", "data.workers=2", "objective.negatives=null"])
+    assert changed == {
+        "objective": {"name": "simclr", "temperature": 0.2, "negatives": None},
+        "epochs": 3,
+        "data": {"workers": 2},
+    }
+    assert data["objective"] == {"name": "simclr", "temperature": 0.1}, "the given mapping is not changed"
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(data, ["epochs", "epochs.x=1", "=3"])
+    assert len(caught.value.problems) == 3
+
+
+def test_a_written_configuration_reads_back_equal() -> None:
+    augmentation = AugmentationConfig(view_overrides={1: {"blur_probability": 0.1}})
+    config = PretrainConfig(augmentation=augmentation, objective=SimCLRConfig(negatives=8))
+    assert validate(PretrainConfig, parse_yaml(dump_yaml(config), "written"), "written") == config
+
+
+def test_view_overrides_change_one_view() -> None:
+    config = AugmentationConfig(blur_probability=1.0, view_overrides={1: {"blur_probability": 0.1}})
+    assert config.for_view(0).blur_probability == 1.0
+    assert config.for_view(1).blur_probability == 0.1
+    assert config.for_view(1).hue == config.hue
+
+
+def test_fingerprint_covers_what_changes_the_result_and_nothing_else() -> None:
+    base = PretrainConfig().model_dump()
+    reference = run_fingerprint(PretrainConfig())
+
+    def changed(*overrides: str) -> str:
+        return run_fingerprint(validate(PretrainConfig, apply_overrides(base, overrides), "x"))
+
+    same = ["run.root=elsewhere", "data.workers=4", "data.loader=beton", "log.every_steps=1", "checkpoint.keep=9"]
+    same += ["device=cpu", "data.directory=other", "objective.negatives=256"]
+    for override in same:
+        assert changed(override) == reference, override
+    different = ["seed=1", "global_batch_size=512", "objective.temperature=0.2", "objective.negatives=128"]
+    different += ["encoder.width=2.0", "optimizer.trust_coefficient=0.02", "epochs=1", "data.images=9"]
+    assert len({reference, *map(changed, different)}) == len(different) + 1
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml.*\n.*no such file"):
+        read_yaml(tmp_path / "nowhere.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match="wanted a mapping"):
+        read_yaml(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_yaml(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/pretrain").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_pretraining_configuration_loads(path: Path) -> None:
+    load(PretrainConfig, path)
