@@ -1,0 +1,88 @@
+"""python -m eval linear|knn RUN_DIR [key=value ...] and python -m eval report STUDY_DIR [STUDY_DIR ...]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.config import FeatureConfig, evaluation_config
+from eval.errors import EvaluationError
+from eval.result import Stopwatch, describe, open_evaluation, previous_result
+from pretrain.errors import ConfigError
+
+EXAMPLES = """examples:
+  python -m eval linear runs/quick/points/0a1b2c3d4e5f
+  python -m eval linear RUN_DIR train_images=10000 'l2=[0.1, 0.01, 0.001]'
+  python -m eval linear RUN_DIR config=configs/eval/linear_wide.yaml
+  python -m eval knn RUN_DIR neighbours.neighbours=20
+  python -m eval report runs/quick"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when the result or the report is there, 1 when it cannot be had, 2 for a bad configuration."""
+    given = _parser().parse_args(arguments)
+    try:
+        if given.task == "report":
+            return _report(given.study_directories)
+        return _evaluate(given.task, given.run_directory, given.overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (EvaluationError, FileNotFoundError) as error:
+        print(f"eval {given.task}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval",
+        description="Evaluate the frozen encoder of a run, or build the report of a study.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    for task, text in (
+        ("linear", "logistic regression on frozen features, its L2 chosen without the test set"),
+        ("knn", "k-nearest-neighbours on frozen features"),
+    ):
+        probe = tasks.add_parser(task, help=text, description=text)
+        probe.add_argument("run_directory", type=Path, metavar="RUN_DIR", help="directory that `pretrain` wrote")
+        probe.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="settings, see configs/eval/; config=FILE reads a file"
+        )
+    report = tasks.add_parser("report", help="accuracy against batch size: HTML, Markdown, CSV and figures")
+    report.add_argument("study_directories", type=Path, nargs="+", metavar="STUDY_DIR", help="holds study.json")
+    return parser
+
+
+def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
+    stopwatch = Stopwatch()
+    config = evaluation_config(task, overrides)
+    assert isinstance(config, FeatureConfig), "every probe reads features"
+    evaluation = open_evaluation(task, run_directory, config)
+    result = previous_result(evaluation)
+    if result is None:
+        from eval.probe import evaluate  # imports torch, which neither --help nor a second call needs
+        from pretrain.checkpoint import CheckpointError
+
+        stopwatch.lap("import")
+        try:
+            result = evaluate(evaluation, stopwatch)
+        except CheckpointError as error:
+            raise EvaluationError(str(error)) from error
+    print(f"{task} evaluation in {evaluation.result_path}\n{describe(result)}")
+    return 0
+
+
+def _report(study_directories: Sequence[Path]) -> int:
+    from eval.report.build import build_report
+
+    for directory in study_directories:
+        print(f"report in {build_report(directory)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Features of whole splits through the frozen encoder, computed once per checkpoint and kept beside it.
+
+Shapes: N images, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eval.config import FeatureConfig
+from eval.encoder import FrozenEncoder
+from eval.errors import EvaluationError
+from pretrain.config import fingerprint
+from pretrain.data.loader import evaluation_batches
+from pretrain.models.inputs import to_float
+from pretrain.rundir import RunDirectory, whole_file
+
+PARTS = ("labels", "indices", "x")  # x last: the split is complete when it is there
+
+
+@dataclass(frozen=True)
+class Features:
+    """Frozen features of one split: x (N, D) float32, labels (N,) int64, indices (N,) int64 of the images."""
+
+    x_ND: Tensor
+    labels_N: Tensor
+    indices_N: Tensor
+
+    def to(self, device: torch.device) -> Features:
+        """The same on ``device``."""
+        return Features(self.x_ND.to(device), self.labels_N.to(device), self.indices_N.to(device))
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """Where features come from: one checkpoint, one data directory, one crop size."""
+
+    encoder: FrozenEncoder
+    directory: Path
+    train_split: str
+    size_px: int
+    config: FeatureConfig
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that say which images these are."""
+        return {
+            "directory": str(self.directory),
+            "train_split": self.train_split,
+            "test_split": self.config.test_split,
+            "size_px": self.size_px,
+        }
+
+
+def feature_source(encoder: FrozenEncoder, config: FeatureConfig) -> FeatureSource:
+    """``config`` with the run's own settings where it leaves them open."""
+    run = encoder.config
+    return FeatureSource(
+        encoder=encoder,
+        directory=config.directory or run.data.directory,
+        train_split=config.train_split or run.data.split,
+        size_px=config.size_px or run.augmentation.crop_size_px,
+        config=config,
+    )
+
+
+def load_features(run: RunDirectory, source: FeatureSource, split: str, *, device: torch.device) -> Features:
+    """Features of ``split``, from the run's cache or freshly computed (and then cached).
+
+    Raises EvaluationError where a feature is not a finite number: the run diverged.
+    """
+    images = source.config.train_images if split == source.train_split else None
+    folder = run.evaluation("features", _identity(source, split, images))
+    features = _read(folder) if source.config.cache else None
+    if features is None:
+        features = extract_features(source, split, images=images, device=device)
+        if not bool(torch.isfinite(features.x_ND.sum())):
+            raise EvaluationError(
+                f"{source.encoder.checkpoint} gives features that are not finite numbers: the run diverged"
+            )
+        if source.config.cache:
+            _write(folder, features)
+    return features.to(device)
+
+
+def extract_features(source: FeatureSource, split: str, *, images: int | None, device: torch.device) -> Features:
+    """One pass over ``split`` in eval mode, float32, on the CPU afterwards."""
+    x, labels, indices = [], [], []
+    batches = evaluation_batches(
+        source.directory, split, size_px=source.size_px, batch_size=source.config.batch_size, images=images
+    )
+    with torch.inference_mode(), progress_bar(f"features of {split}", "images") as advance:
+        for batch in batches:
+            pixels = to_float(batch.views[:, 0].to(device, non_blocking=True), channels_last=True)
+            x.append(source.encoder.module(pixels).float().cpu())
+            labels.append(batch.labels.clone())  # the loader may fill its buffers again
+            indices.append(batch.indices.clone())
+            advance(len(pixels))
+    if not x:
+        raise EvaluationError(f"{source.directory} has no images in its split '{split}'")
+    return Features(torch.cat(x), torch.cat(labels).long(), torch.cat(indices).long())
+
+
+@contextmanager
+def progress_bar(title: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """Counts on stderr where that is a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda count: bar.advance(task, count)
+
+
+def _identity(source: FeatureSource, split: str, images: int | None) -> str:
+    manifest = source.directory / f"{split}.json"
+    checkpoint = source.encoder.checkpoint.stat()
+    return fingerprint(
+        {
+            "run": source.encoder.fingerprint,
+            "checkpoint": [source.encoder.checkpoint.name, checkpoint.st_size, checkpoint.st_mtime_ns],
+            "data": hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else str(source.directory),
+            "split": split,
+            "images": images,
+            "size_px": source.size_px,
+        }
+    )
+
+
+def _read(folder: Path) -> Features | None:
+    paths = {part: folder / f"{part}.npy" for part in PARTS}
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    arrays = {part: torch.from_numpy(np.load(path)) for part, path in paths.items()}
+    return Features(arrays["x"], arrays["labels"], arrays["indices"])
+
+
+def _write(folder: Path, features: Features) -> None:
+    tensors = {"labels": features.labels_N, "indices": features.indices_N, "x": features.x_ND}
+    for part in PARTS:
+        with whole_file(folder / f"{part}.npy") as file:
+            np.save(file, tensors[part].numpy())

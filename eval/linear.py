@@ -1,0 +1,228 @@
+"""Linear evaluation: multinomial logistic regression on frozen features, its L2 chosen without the test set.
+
+    min over W, b of  1/N sum_n CE(softmax(W x_n + b), y_n) + l2/2 |W|^2          (the bias b is not penalised)
+
+Shapes: N images, D features, K classes, T images of one tile; ``x_ND``, ``theta_KE`` with E = D + 1, the bias last.
+
+L-BFGS (Liu & Nocedal 1989) starts each inverse Hessian from Boehning's form of it (1992): for every class
+(c X'X/N + l2)^-1, with c the mean of p (1 - p). Features of a network are far from uncorrelated, so that this takes
+several times fewer passes over the data than a multiple of the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eval.metrics import accuracy_percent, held_out_mask
+
+MEMORY = 20  # pairs (step, change of gradient) that L-BFGS keeps
+ARMIJO = 1e-4
+COARSE = 10.0  # the fits that only rank the grid stop this much earlier
+SMALLEST_STEP = 2.0**-20
+TILE_ELEMENTS = 2**20  # logits of one tile stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted classifier. ``gap_nats``: estimated distance of the objective from its minimum."""
+
+    theta_KE: Tensor
+    l2: float
+    iterations: int
+    gap_nats: float
+    converged: bool
+
+    def logits(self, x_ND: Tensor) -> Tensor:
+        """Logits (N, K) of features (N, D)."""
+        return torch.addmm(self.theta_KE[:, -1], x_ND, self.theta_KE[:, :-1].t())
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """What one L2 reached on the held-out part of the training set."""
+
+    l2: float
+    held_out_percent: float
+    iterations: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The classifier that meets the test set, and the whole grid that it was chosen from."""
+
+    fit: Fit
+    grid: tuple[GridPoint, ...]
+
+
+def standardization(x_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean, standard deviation) of each feature, (D,) each; a constant feature gets deviation 1."""
+    std_D, mean_D = torch.std_mean(x_ND, dim=0, correction=0)
+    negligible = std_D <= 1e-6 * (mean_D.abs() + std_D.amax())
+    return mean_D, torch.where(negligible, torch.ones_like(std_D), std_D)
+
+
+def choose_and_fit(
+    x_ND: Tensor,
+    y_N: Tensor,
+    index_N: Tensor,
+    *,
+    classes: int,
+    l2_grid: Sequence[float],
+    held_out_fraction: float,
+    seed: int,
+    max_iterations: int,
+    tolerance: float,
+    progress: Callable[[], None] = lambda: None,
+) -> Chosen:
+    """Fit every L2 on a part of the training set, keep the best on the rest (ties: the stronger), refit on all of it.
+
+    ``index_N`` says which images these are: the held-out part is a function of it and of ``seed`` alone.
+    """
+    held_out_N = held_out_mask(index_N, fraction=held_out_fraction, seed=seed)
+    if held_out_N.all() or not held_out_N.any():
+        raise ValueError(f"{len(x_ND)} training images are too few to hold out a fraction of {held_out_fraction}")
+    fitting, held_out = _Problem(x_ND[~held_out_N], y_N[~held_out_N], classes), (x_ND[held_out_N], y_N[held_out_N])
+    theta_KE = x_ND.new_zeros(classes, x_ND.shape[1] + 1)
+    fits, grid = [], []
+    for l2 in sorted(set(l2_grid), reverse=True):
+        fit = fitting.minimize(l2, start_KE=theta_KE, max_iterations=max_iterations, tolerance=COARSE * tolerance)
+        reached = accuracy_percent(fit.logits(held_out[0]), held_out[1])
+        fits.append(fit)
+        grid.append(GridPoint(l2, reached, fit.iterations, fit.converged))
+        theta_KE = fit.theta_KE
+        progress()
+    best = max(range(len(grid)), key=lambda i: grid[i].held_out_percent)  # the first of equals is the stronger
+    del fitting
+    refit = fit_logistic(
+        x_ND,
+        y_N,
+        classes=classes,
+        l2=grid[best].l2,
+        start_KE=fits[best].theta_KE,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
+    return Chosen(refit, tuple(grid))
+
+
+def fit_logistic(
+    x_ND: Tensor,
+    y_N: Tensor,
+    *,
+    classes: int,
+    l2: float,
+    start_KE: Tensor | None = None,
+    max_iterations: int = 1000,
+    tolerance: float = 1e-7,
+) -> Fit:
+    """The minimum of the module's objective for features (N, D) and labels (N,) in 0..classes-1.
+
+    ``tolerance`` is in nats: iteration stops when half the squared Newton step promises to gain less.
+    """
+    start_KE = x_ND.new_zeros(classes, x_ND.shape[1] + 1) if start_KE is None else start_KE
+    problem = _Problem(x_ND, y_N, classes)
+    return problem.minimize(l2, start_KE=start_KE, max_iterations=max_iterations, tolerance=tolerance)
+
+
+class _Problem:
+    """The objective over one set of images, with the eigenvectors of X'X/N that precondition every L2."""
+
+    def __init__(self, x_ND: Tensor, y_N: Tensor, classes: int) -> None:
+        self.x_ND, self.y_N, self.classes = x_ND, y_N, classes
+        self.tile = max(256, TILE_ELEMENTS // max(classes, 1))
+        mean_D = x_ND.mean(0)
+        gram_EE = x_ND.new_zeros(x_ND.shape[1] + 1, x_ND.shape[1] + 1)
+        gram_EE[:-1, :-1] = x_ND.t() @ x_ND / len(x_ND)
+        gram_EE[:-1, -1] = gram_EE[-1, :-1] = mean_D
+        gram_EE[-1, -1] = 1
+        eigenvalues_E, self.basis_EE = torch.linalg.eigh(gram_EE)
+        self.eigenvalues_E = eigenvalues_E.clamp_min(0)
+
+    def minimize(self, l2: float, *, start_KE: Tensor, max_iterations: int, tolerance: float) -> Fit:
+        theta_KE = start_KE.clone()
+        loss, gradient_KE, spread = self.evaluate(theta_KE, l2)
+        pairs = _Pairs(self._inverse_hessian(spread, l2))
+        gap, iteration = float("inf"), 0
+        while iteration < max_iterations:
+            direction_KE = -pairs.apply(gradient_KE)
+            slope = float((direction_KE * gradient_KE).sum(dtype=torch.float64))
+            gap = -slope / 2
+            if gap <= tolerance:
+                return Fit(theta_KE, l2, iteration, gap, True)
+            iteration += 1
+            step = 1.0
+            while True:
+                trial_KE = theta_KE + step * direction_KE
+                trial_loss, trial_gradient_KE, _ = self.evaluate(trial_KE, l2)
+                if trial_loss <= loss + ARMIJO * step * slope:
+                    break
+                step /= 2
+                if step < SMALLEST_STEP:  # float32 resolves no smaller gain
+                    return Fit(theta_KE, l2, iteration, gap, gap <= 10 * tolerance)
+            pairs.add(trial_KE - theta_KE, trial_gradient_KE - gradient_KE)
+            theta_KE, loss, gradient_KE = trial_KE, trial_loss, trial_gradient_KE
+        return Fit(theta_KE, l2, iteration, gap, False)
+
+    def evaluate(self, theta_KE: Tensor, l2: float) -> tuple[float, Tensor, float]:
+        """(objective in nats, its gradient (K, E), mean of p (1 - p) over images and classes)."""
+        weight_KD, bias_K1 = theta_KE[:, :-1], theta_KE[:, -1:]
+        gradient_KE = torch.zeros_like(theta_KE)
+        loss = torch.zeros((), dtype=torch.float64, device=theta_KE.device)
+        squares = torch.zeros_like(loss)
+        for start in range(0, len(self.x_ND), self.tile):
+            x_TD, y_1T = self.x_ND[start : start + self.tile], self.y_N[None, start : start + self.tile]
+            log_p_KT = torch.addmm(bias_K1, weight_KD, x_TD.t()).log_softmax(0)
+            loss -= log_p_KT.gather(0, y_1T).sum(dtype=torch.float64)
+            p_KT = log_p_KT.exp_()
+            squares += p_KT.square().sum(dtype=torch.float64)
+            p_KT.scatter_add_(0, y_1T, torch.full_like(p_KT[:1], -1.0))
+            gradient_KE[:, :-1].addmm_(p_KT, x_TD)
+            gradient_KE[:, -1] += p_KT.sum(1)
+        gradient_KE /= len(self.x_ND)
+        gradient_KE[:, :-1] += l2 * weight_KD
+        penalty = l2 / 2 * float(weight_KD.square().sum(dtype=torch.float64))
+        spread = (1 - float(squares) / len(self.x_ND)) / self.classes
+        return float(loss) / len(self.x_ND) + penalty, gradient_KE, spread
+
+    def _inverse_hessian(self, spread: float, l2: float) -> Callable[[Tensor], Tensor]:
+        curvature_E = max(spread, 1e-3 / self.classes) * self.eigenvalues_E + l2
+        curvature_E = curvature_E.clamp_min(1e-6 * float(curvature_E.max()))
+
+        def apply(gradient_KE: Tensor) -> Tensor:
+            step_KE: Tensor = (gradient_KE @ self.basis_EE / curvature_E) @ self.basis_EE.t()
+            return step_KE
+
+        return apply
+
+
+class _Pairs:
+    """The inverse Hessian of L-BFGS: two-loop recursion around a fixed first guess, scaled to the newest pair."""
+
+    def __init__(self, first_guess: Callable[[Tensor], Tensor]) -> None:
+        self.first_guess = first_guess
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.scale: Tensor | float = 1.0
+
+    def add(self, step_KE: Tensor, change_KE: Tensor) -> None:
+        curvature = (step_KE * change_KE).sum()
+        if float(curvature) <= 0:  # rounding; the objective is convex
+            return
+        self.pairs = [*self.pairs[-(MEMORY - 1) :], (step_KE, change_KE, 1 / curvature)]
+        self.scale = curvature / (change_KE * self.first_guess(change_KE)).sum()
+
+    def apply(self, gradient_KE: Tensor) -> Tensor:
+        q_KE = gradient_KE.clone()
+        weights = []
+        for step_KE, change_KE, rho in reversed(self.pairs):
+            alpha = rho * (step_KE * q_KE).sum()
+            q_KE -= alpha * change_KE
+            weights.append(alpha)
+        r_KE = self.scale * self.first_guess(q_KE)
+        for (step_KE, change_KE, rho), alpha in zip(self.pairs, reversed(weights)):
+            r_KE += (alpha - rho * (change_KE * r_KE).sum()) * step_KE
+        return r_KE

@@ -1,0 +1,135 @@
+"""One evaluation of one run: refuse, reuse or do it, and write its result.json last and whole. Torch-free."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.config import FeatureConfig, evaluation_fingerprint, result_settings
+from eval.errors import EvaluationError
+from pretrain.config import PretrainConfig, run_fingerprint
+from pretrain.configio import load
+from pretrain.rundir import RunDirectory, environment, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A task on a run that can be evaluated."""
+
+    task: str
+    run: RunDirectory
+    run_config: PretrainConfig
+    config: FeatureConfig
+
+    @property
+    def directory(self) -> Path:
+        return self.run.evaluation(self.task, evaluation_fingerprint(self.task, self.config))
+
+    @property
+    def result_path(self) -> Path:
+        """Exists exactly when the evaluation finished."""
+        return self.directory / "result.json"
+
+
+def open_evaluation(task: str, run_directory: Path, config: FeatureConfig) -> Evaluation:
+    """The evaluation of ``run_directory``. Raises EvaluationError where it is no run or has not finished."""
+    run = RunDirectory(run_directory)
+    if not run.config.is_file():
+        raise EvaluationError(
+            f"{run_directory} is not a run: it has no {run.config.name} (`python -m pretrain` writes it)"
+        )
+    if not run.finished() and not config.allow_unfinished:
+        raise EvaluationError(
+            f"{run_directory} has not finished: it has no {run.result.name}; start its training again to go on, "
+            "or evaluate its newest checkpoint with allow_unfinished=true"
+        )
+    return Evaluation(task, run, load(PretrainConfig, run.config), config)
+
+
+def previous_result(evaluation: Evaluation) -> dict[str, Any] | None:
+    """The result of the same evaluation of the same finished run; None where there is none to go by."""
+    try:
+        result = read_json(evaluation.result_path)
+    except (FileNotFoundError, ValueError):
+        return None
+    run = result.get("run", {}) if isinstance(result, dict) else {}
+    same = run.get("fingerprint") == run_fingerprint(evaluation.run_config)
+    return dict(result) if same and run.get("finished") and evaluation.run.finished() else None
+
+
+def write_result(
+    evaluation: Evaluation,
+    measured: Mapping[str, Any],
+    *,
+    run: Mapping[str, Any],
+    data: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Write and return the whole result; accuracies of ``measured`` are in percent."""
+    result = {
+        "task": evaluation.task,
+        "fingerprint": evaluation_fingerprint(evaluation.task, evaluation.config),
+        **measured,
+        "run": {**run, "finished": evaluation.run.finished()},
+        "data": dict(data),
+        "settings": result_settings(evaluation.config),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "environment": environment(),
+    }
+    write_json(evaluation.result_path, result)
+    return result
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """Table for a person, one line per number."""
+    rows = []
+    if result.get("top1") is not None:
+        low, high = result["top1_interval"]
+        rows.append(("top-1", f"{result['top1']:.2f} %  (95 % of the test set's noise: {low:.2f} to {high:.2f})"))
+    if result.get("top5") is not None:
+        rows.append(("top-5", f"{result['top5']:.2f} %"))
+    if result.get("per_class_mean") is not None:
+        rows.append(("mean over classes", f"{result['per_class_mean']:.2f} %"))
+    if result.get("knn_top1") is not None:
+        settings = result["settings"]["neighbours"]
+        many, few = settings["neighbours"], settings["plain_neighbours"]
+        rows.append(
+            (
+                "nearest neighbours",
+                f"{result['knn_top1']:.2f} % (k = {many}, weighted)  {result['knn_plain_top1']:.2f} % (k = {few})",
+            )
+        )
+    if result.get("l2") is not None:
+        rows.append(("L2, by held-out", f"{result['l2']:g} out of {', '.join(_grid(row) for row in result['grid'])}"))
+    data, run = result["data"], result["run"]
+    rows.append(("images", f"{data['train_images']:,} to fit, {data['test_images']:,} to test, {data['size_px']} px"))
+    rows.append(
+        ("checkpoint", f"step {run['step']:,}" + ("" if run["finished"] else " of a run that has not finished"))
+    )
+    rows.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())))
+    return "\n".join(f"  {name:<20}{value}" for name, value in rows)
+
+
+def _grid(row: Mapping[str, Any]) -> str:
+    return f"{row['l2']:g}: {row['held_out']:.2f} %" + ("" if row["converged"] else " (not converged)")
+
+
+class Stopwatch:
+    """Seconds per stage, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last lap as ``name``."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def total(self) -> dict[str, float]:
+        """All laps, and their sum as ``total``."""
+        return {**self.seconds, "total": time.perf_counter() - self._start}
