@@ -1,0 +1,125 @@
+"""Whole runs: the law on 1, 2 and 4 ranks, and restarts that change nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.rundir import read_json
+from tests.training import ROOT, final_weights, losses, rank_pids, run, run_ok, start, torchrun, wait_for_step
+
+BATCH = 64
+STEPS = 20
+IMAGES = BATCH * STEPS // 2  # two epochs
+SHAPE = ("epochs=2", f"global_batch_size={BATCH}", f"data.images={IMAGES}", "schedule.warmup_epochs=0.5")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("data") / "synthetic"
+    run_ok([sys.executable, "-m", "pretrain.data.write_beton", "synthetic", str(directory)])
+    return directory
+
+
+@pytest.fixture(scope="session")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / "two_ranks"
+    run_ok(torchrun(directory, data, 2, *SHAPE))
+    assert len(losses(directory)) == STEPS
+    return directory
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_the_law(ranks: int, data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run_ok(torchrun(tmp_path / "run", data, ranks, *SHAPE))
+    reference, found = losses(undisturbed), losses(tmp_path / "run")
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(reference), rtol=1e-4, atol=0)
+    expected = final_weights(undisturbed)
+    for name, value in final_weights(tmp_path / "run").items():
+        torch.testing.assert_close(
+            value, expected[name], rtol=1e-3, atol=1e-3 * expected[name].abs().max().item() + 1e-12
+        )
+    assert (
+        read_json(tmp_path / "run/result.json")["fingerprint"] == read_json(undisturbed / "result.json")["fingerprint"]
+    )
+
+
+def assert_same_run(directory: Path, reference: Path) -> None:
+    expected = final_weights(reference)
+    found = final_weights(directory)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected), "weights differ from the undisturbed run"
+    assert losses(directory) == losses(reference)
+
+
+def test_a_killed_rank_changes_nothing(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    directory, log = tmp_path / "run", tmp_path / "log"
+    command = torchrun(directory, data, 2, *SHAPE, "checkpoint.every_steps=7")
+    process = start(command, log)
+    wait_for_step(process, directory, 12, log)
+    os.kill(rank_pids(process.pid)[1], signal.SIGKILL)
+    assert process.wait(60) != 0
+    assert not (directory / "result.json").exists()
+    run_ok(command)
+    assert_same_run(directory, undisturbed)
+    result = read_json(directory / "result.json")
+    assert result["restarts"] == 1
+    assert result["total_steps"] == STEPS
+    assert "is finished" in run_ok(command), "a third start finds nothing to do"
+
+
+def test_a_signal_saves_and_the_next_start_goes_on(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    directory, log = tmp_path / "run", tmp_path / "log"
+    command = torchrun(directory, data, 2, *SHAPE, "checkpoint.every_steps=1000")
+    process = start(command, log)
+    wait_for_step(process, directory, 3, log)
+    os.kill(rank_pids(process.pid)[0], signal.SIGUSR2)  # one rank is told, all agree
+    assert process.wait(60) != 0
+    assert "start the same command again" in log.read_text()
+    assert read_json(directory / "progress.json")["state"] == "stopped"
+    run_ok(command)
+    assert_same_run(directory, undisturbed)
+
+
+def test_another_number_of_ranks_goes_on_with_the_same_stream(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    directory, log = tmp_path / "run", tmp_path / "log"
+    process = start(torchrun(directory, data, 4, *SHAPE, "checkpoint.every_steps=7"), log)
+    wait_for_step(process, directory, 8, log)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    run_ok(torchrun(directory, data, 1, *SHAPE))
+    torch.testing.assert_close(torch.tensor(losses(directory)), torch.tensor(losses(undisturbed)), rtol=1e-4, atol=0)
+
+
+def test_a_bad_configuration_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    command = torchrun(tmp_path / "run", data, 2, "global_batch_size=63", "objective.temprature=1")
+    done = run([sys.executable, *command[6:]])
+    assert done.returncode == 2
+    assert "did you mean 'temperature'" in done.stderr
+    done = run([sys.executable, *command[6:-1], "schedule.warmup_epochs=30"])
+    assert done.returncode == 2
+    assert "longer than the" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_of_another_run_is_refused(data: Path, undisturbed: Path) -> None:
+    command = torchrun(undisturbed, data, 2, *SHAPE, "seed=5")
+    (undisturbed / "result.json").rename(undisturbed / "kept.json")
+    try:
+        done = run([sys.executable, *command[6:]])
+    finally:
+        (undisturbed / "kept.json").rename(undisturbed / "result.json")
+    assert done.returncode == 2
+    assert "choose another directory" in done.stderr
+
+
+def test_no_epochs_leaves_the_random_encoder(data: Path, tmp_path: Path) -> None:
+    command = torchrun(tmp_path / "run", data, 1, *SHAPE[1:3], "epochs=0", "schedule.warmup_epochs=0")
+    done = subprocess.run([sys.executable, *command[6:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert read_json(tmp_path / "run/result.json")["total_steps"] == 0
+    assert final_weights(tmp_path / "run")
