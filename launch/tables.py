@@ -1,0 +1,175 @@
+"""Tables of a study for a person: its plan, its state, its results. Torch-free."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from eval.manifest import StudyManifest
+from launch.config import LocalTarget
+from launch.graph import StudyGraph
+from launch.local import missing_tasks, overlaps
+from launch.state import PointState, log_path, probe_stage, study_states
+
+PIPE_WIDTH = 240
+STYLES = {"failed": "red", "stopped": "yellow", "finished": "green", "training": "cyan", "evaluating": "cyan"}
+
+
+def make_console() -> Console:
+    """The terminal; where there is none, lines wide enough that no table is folded."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def plan_table(graph: StudyGraph) -> Table:
+    """Every derived number of every point."""
+    states = study_states(graph.directory, graph.manifest)
+    table = _table(
+        "point",
+        "ranks",
+        "batch/rank",
+        "batch",
+        "images",
+        "steps",
+        "warm-up",
+        "peak LR",
+        "negatives",
+        "features",
+        "loss memory",
+        "fingerprint",
+        "state",
+    )
+    for point, state in zip(graph.points, states, strict=True):
+        plan = point.plan
+        table.add_row(
+            point.entry.name,
+            str(plan.world_size),
+            f"{plan.batch_size_per_rank:,}",
+            f"{plan.global_batch_size:,}",
+            f"{plan.images:,}",
+            f"{plan.total_steps:,}",
+            f"{plan.warmup_steps:,}",
+            f"{plan.peak_learning_rate:.4g}",
+            f"{plan.negatives_per_anchor:,}" if plan.negatives_per_anchor else "–",
+            f"{plan.feature_width:,}",
+            f"{plan.loss_bytes_per_rank / 2**20:,.1f} MiB" if plan.loss_bytes_per_rank else "–",
+            plan.fingerprint,
+            _stage(state),
+        )
+    return table
+
+
+def plan_summary(graph: StudyGraph) -> str:
+    """What the study takes, and what of it is left; one line each."""
+    total = sum(point.images_seen for point in graph.points)
+    tasks = missing_tasks(graph)
+    images = {point.entry.name: point.images_seen for point in graph.points}
+    left = sum(images[task.point.entry.name] for task in tasks if task.kind == "train" and task.point is not None)
+    runs = sum(task.kind == "train" for task in tasks)
+    probes = sum(task.kind == "probe" for task in tasks)
+    asked = sum(len(curve.points) for question in graph.manifest.questions for curve in question.curves)
+    asked += sum(len(baseline.points) for baseline in graph.manifest.baselines)
+    lines = [
+        f"{graph.manifest.title} ({graph.manifest.source} -> {graph.directory})",
+        f"{len(graph.points)} runs for {asked} places in figures and rows; {total:,} images seen in all",
+        f"left to do: {runs} runs ({left:,} images), {probes} evaluations",
+        _target_line(graph.config.target),
+    ]
+    return "\n".join(lines + [f"first: {' '.join(task.job.command)}" for task in tasks if task.kind == "data"])
+
+
+def _target_line(target: LocalTarget) -> str:
+    beside = "evaluations beside training" if overlaps(target) else "evaluations between runs"
+    return f"target: {target.name}, {target.ranks} ranks a run, {target.concurrent_runs} at a time, {beside}"
+
+
+def status_table(states: Sequence[PointState]) -> Table:
+    """How far every point is."""
+    table = _table("point", "state", "step", "images/s", "loss", "time left", "updated", "top-1 %", "kNN %")
+    now = time.time()
+    for state in states:
+        table.add_row(
+            state.point.name,
+            _stage(state),
+            "–" if state.step is None else f"{state.step:,} / {state.total_steps or 0:,}",
+            _number(state.images_per_second, ",.0f"),
+            _number(state.loss, ".4f"),
+            duration(state.remaining_s),
+            "–" if state.updated is None else f"{duration(now - state.updated)} ago",
+            _number(state.top1, ".2f"),
+            _number(state.knn_top1, ".2f"),
+        )
+    return table
+
+
+def result_table(states: Sequence[PointState]) -> Table:
+    """What came out of every point."""
+    table = _table("point", "seed", "top-1 %", "kNN %", "time", "images/s", "state")
+    for state in states:
+        table.add_row(
+            state.point.name.replace(f",seed={state.point.seed}", ""),
+            str(state.point.seed),
+            _number(state.top1, ".2f"),
+            _number(state.knn_top1, ".2f"),
+            duration(state.train_seconds),
+            _number(state.images_per_second, ",.0f"),
+            _stage(state),
+        )
+    return table
+
+
+def status_summary(directory: Path, manifest: StudyManifest, states: Sequence[PointState]) -> str:
+    """One line: how many points are in which state, and how much of all images is done."""
+    counts = {stage: sum(state.stage == stage for state in states) for stage in dict.fromkeys(s.stage for s in states)}
+    total = sum(int(state.point.plan["total_steps"]) * int(state.point.plan["global_batch_size"]) for state in states)
+    share = f", {sum(state.images_seen for state in states) / total:.0%} of {total:,} images" if total else ""
+    return f"{manifest.title} ({directory}): {', '.join(f'{n} {stage}' for stage, n in counts.items())}{share}"
+
+
+def failures(directory: Path, states: Sequence[PointState]) -> Iterator[str]:
+    """One line for each point that failed: why, and the log to read."""
+    for state in states:
+        if state.stage == "failed" and not state.damaged:
+            stage = state.detail.split(" ", 1)[0]
+            yield f"{state.point.name}: {state.detail}; see {log_path(directory / state.point.directory, stage)}"
+        elif state.damaged:
+            yield f"{state.point.name}: {state.detail}"
+
+
+def stages(manifest: StudyManifest) -> list[str]:
+    """Names of all stages of a point, in order."""
+    return ["train", *(probe_stage(probe) for probe in manifest.probes)]
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for a person: 42 s, 3 min 20 s, 2 h 05 min."""
+    if seconds is None:
+        return "–"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("state", "fingerprint") else "right")
+    return table
+
+
+def _stage(state: PointState) -> str:
+    style = STYLES.get(state.stage)
+    return f"[{style}]{state.stage}[/]" if style else state.stage
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
