@@ -1,0 +1,150 @@
+"""Known data sets, and what lies in the directory of a written one. Imports nothing heavy: plans are made from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pretrain.errors import did_you_mean
+
+StoredAs = Literal["raw", "jpg"]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known about a data set before it is written.
+
+    images: number per split; empty when it depends on the folder. side_px: of square images that are all alike.
+    """
+
+    name: str
+    images: Mapping[str, int]
+    classes: int | None
+    side_px: int | None
+    stored_as: StoredAs
+    splits: tuple[str, ...] = ("train", "test")
+
+
+_KNOWN = (
+    DatasetInfo("fashion_mnist", {"train": 60_000, "test": 10_000}, 10, 28, "raw"),
+    DatasetInfo("cifar10", {"train": 50_000, "test": 10_000}, 10, 32, "raw"),
+    DatasetInfo("cifar100", {"train": 50_000, "test": 10_000}, 100, 32, "raw"),
+    DatasetInfo(
+        "stl10", {"train": 5_000, "test": 8_000, "unlabeled": 100_000}, 10, 96, "raw", ("train", "test", "unlabeled")
+    ),
+    DatasetInfo("tiny_imagenet", {"train": 100_000, "test": 10_000}, 200, 64, "raw"),
+    DatasetInfo("imagenet", {"train": 1_281_167, "test": 50_000}, 1000, None, "jpg"),
+    DatasetInfo("imagefolder", {}, None, None, "jpg"),
+    DatasetInfo("synthetic", {"train": 1_024, "test": 256}, 10, 32, "raw"),
+)
+DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in _KNOWN}
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """The data set called ``name``.
+
+    Raises:
+        ValueError: there is none; lists those there are.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"data set: got {name!r}{did_you_mean(name, DATASETS)}, known are {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What {split}.json says about {split}.beton; written last, so that its presence means a whole file.
+
+    side_px: side of the images if all are squares of one size. max_side_px, jpeg_quality: how images were reduced, None
+    for raw pixels at full size. bytes: size of the .beton file. labels_sha256: of the labels as little-endian int64.
+    payload_crc32: of the stored images one after another. ffcv_format: version of the file format.
+    """
+
+    dataset: str
+    split: str
+    images: int
+    classes: int
+    class_names: tuple[str, ...]
+    side_px: int | None
+    widest_px: int
+    tallest_px: int
+    channels: int
+    format: StoredAs
+    max_side_px: int | None
+    jpeg_quality: int | None
+    bytes: int
+    labels_sha256: str
+    payload_crc32: int
+    ffcv_format: int
+    ffcv_version: str | None
+    writer_version: int
+
+    def to_json(self) -> str:
+        """Text of the manifest file."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def beton_path(directory: Path | str, split: str) -> Path:
+    """The images of a split."""
+    return Path(directory) / f"{split}.beton"
+
+
+def manifest_path(directory: Path | str, split: str) -> Path:
+    """What is known about them."""
+    return Path(directory) / f"{split}.json"
+
+
+def read_manifest(directory: Path | str, split: str, dataset: str | None = None) -> Manifest:
+    """The manifest of a split.
+
+    Raises:
+        FileNotFoundError: it has not been written; says which command writes it (for ``dataset`` if given).
+        ValueError: the file is not a manifest of this version; names the keys in question.
+    """
+    path = manifest_path(directory, split)
+    if not path.is_file():
+        raise FileNotFoundError(_not_written(path, directory, dataset))
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        wanted = {field.name for field in fields(Manifest)}
+        odd = sorted(wanted.symmetric_difference(values))
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a manifest ({error}); write the data set again with --force") from error
+    if odd:
+        raise ValueError(f"{path}: unknown or missing: {', '.join(odd)}; write the data set again with --force")
+    values["class_names"] = tuple(values["class_names"])
+    return Manifest(**values)
+
+
+def existing_beton(dataset: str | None, directory: Path | str, split: str) -> Path:
+    """Path of a split that is there and whole. A file without a manifest (written by ffcv itself) is accepted.
+
+    Raises:
+        FileNotFoundError: it has not been written; says which command writes it.
+        ValueError: the directory holds another data set than ``dataset``, or the file is not what was written.
+    """
+    path = beton_path(directory, split)
+    if not path.is_file():
+        raise FileNotFoundError(_not_written(path, directory, dataset))
+    if manifest_path(directory, split).is_file():
+        manifest = read_manifest(directory, split, dataset)
+        if dataset is not None and manifest.dataset != dataset:
+            raise ValueError(f"{path}: holds {manifest.dataset}, data.dataset is {dataset}")
+        if path.stat().st_size != manifest.bytes:
+            size = path.stat().st_size
+            raise ValueError(f"{path}: has {size} bytes, {manifest.bytes} were written; write it again with --force")
+    return path
+
+
+def image_count(dataset: str, directory: Path | str, split: str) -> int | None:
+    """Number of images of a split: from its manifest, else from the catalogue, else unknown."""
+    if manifest_path(directory, split).is_file():
+        return read_manifest(directory, split, dataset).images
+    return DATASETS[dataset].images.get(split) if dataset in DATASETS else None
+
+
+def _not_written(path: Path, directory: Path | str, dataset: str | None) -> str:
+    return f"{path}: no such file; write it with: python -m pretrain.data.write_beton {dataset or 'NAME'} {directory}"

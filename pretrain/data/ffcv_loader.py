@@ -1,0 +1,201 @@
+"""The augmentation as an operation inside ffcv.Loader.
+
+ffcv reads the file, schedules the batches and runs the pipeline in its thread; the operation decodes once and renders all
+views. What ffcv 1.0 does not do by itself is cured here: an exception in a stage hangs the consumer; an early break
+leaks the thread and its buffers; kept batches are overwritten; a damaged JPEG passes silently; torch's thread count is
+set to the loader's; compilation in every process costs ten seconds and more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numba
+import numba.typed
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pretrain.data import order
+from pretrain.data.batch import Batch
+from pretrain.data.beton import field_names, image_table
+from pretrain.data.handoff import Handoff
+from pretrain.data.views import ViewMaker
+
+
+@contextmanager
+def _thread_counts_kept() -> Iterator[None]:
+    """ffcv sets torch's and numba's thread counts when imported and with every loader."""
+    torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        numba.set_num_threads(numba_threads)
+
+
+@contextmanager
+def _plain_dict() -> Iterator[None]:
+    """ffcv keeps two constants in a numba dictionary, whose compilation takes seconds; a dict serves the same uses."""
+    typed = numba.typed.Dict
+    numba.typed.Dict = dict
+    try:
+        yield
+    finally:
+        numba.typed.Dict = typed
+
+
+with _thread_counts_kept(), _plain_dict():
+    from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+    from ffcv.loader import Loader as FFCVLoaderBase
+    from ffcv.loader import OrderOption
+    from ffcv.loader.epoch_iterator import EpochIterator
+    from ffcv.pipeline.compiler import Compiler
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """ffcv's switch for plain Python stages: the only stage calls kernels that are compiled and cached already."""
+    enabled = Compiler.is_enabled
+    Compiler.set_enabled(False)
+    try:
+        yield
+    finally:
+        Compiler.set_enabled(enabled)
+
+
+class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
+    """ffcv operation for an image field: sample numbers in, a `Batch` out, in storage of its own.
+
+    ffcv does not tell an operation the epoch; the thread that runs the stages does, with `use_epoch`.
+    """
+
+    def __init__(self, path: Path, settings_V: npt.NDArray[np.void], side: int, seed: int, workers: int) -> None:
+        super().__init__()
+        self._path, self._settings_V, self._side, self._seed, self._workers = path, settings_V, side, seed, workers
+        self._thread = threading.local()
+        self._maker: ViewMaker | None = None
+
+    def use_epoch(self, epoch: int) -> None:
+        """The epoch of the batches that the calling thread makes from now on."""
+        self._thread.epoch = epoch
+
+    def open(self, data: npt.NDArray[np.uint8], image_N: Any, label_N: Any, allocations: Any) -> None:
+        """Take the file as ffcv has read it."""
+        self._maker = ViewMaker(image_table(self._path, data, image_N, label_N, allocations), self._workers)
+
+    def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, None]:
+        """ffcv's protocol. No memory of ffcv's ring: a batch that is kept must not change."""
+        shape = (len(self._settings_V), 3, self._side, self._side)
+        return replace(previous_state, jit_mode=True, shape=shape, dtype=np.dtype("<u1")), None
+
+    def generate_code(self) -> Any:
+        """ffcv's protocol: the function of the stage."""
+
+        def render(batch_indices: Any, memory: Any, metadata: Any, storage_state: Any) -> Batch:
+            assert self._maker is not None, "open() comes before the first batch"
+            index_B = batch_indices.astype(np.int64)
+            return self._maker.augmented(index_B, self._settings_V, self._side, self._seed, self._thread.epoch)
+
+        return render
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._maker is not None:
+            self._maker.close()
+
+
+class _Epoch(EpochIterator):  # type: ignore[misc]
+    """ffcv's producing thread, which hands over exceptions and stops when asked."""
+
+    def __init__(self, loader: _ViewLoader, order_n: order.Indices, epoch: int) -> None:
+        self._epoch = epoch
+        self._handoff: Handoff[Batch] = Handoff(loader.batches_ahead)
+        super().__init__(loader, order_n)  # starts the thread
+
+    def run(self) -> None:
+        try:
+            self.loader.operation.use_epoch(self._epoch)
+            for number, index_B in enumerate(self.iter_ixes):
+                (batch,) = self.run_pipeline(number, index_B, 0, None)
+                if not self._handoff.put(batch):
+                    return
+            self._handoff.end()
+        except BaseException as error:
+            self._handoff.end(error)
+
+    def __next__(self) -> Batch:
+        batch = self._handoff.get()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._handoff.stop()
+        if threading.current_thread() is not self:
+            self.join()
+        self.memory_context.__exit__(None, None, None)
+
+
+class _ViewLoader(FFCVLoaderBase):  # type: ignore[misc]
+    """ffcv.Loader of one operation, whose epochs are asked for by number."""
+
+    def __init__(self, path: Path, operation: RenderViews, batch_size: int, workers: int, batches_ahead: int) -> None:
+        self.operation = operation
+        others = {name: None for name in field_names(path) if name != "image"}  # labels come with the metadata
+        with _thread_counts_kept(), _uncompiled():
+            # seed: without one ffcv draws it from numpy's global generator.
+            super().__init__(
+                str(path), batch_size=batch_size, num_workers=min(workers, numba.config.NUMBA_NUM_THREADS),
+                os_cache=True, order=OrderOption.SEQUENTIAL, seed=0, drop_last=True, batches_ahead=batches_ahead,
+                pipelines={"image": [operation], **others},
+            )  # fmt: skip
+        reader, columns = self.reader, self.field_name_to_f_ix
+        with self.memory_manager.schedule_epoch([]) as context:
+            data = context.state[0]
+        image_N, label_N = (reader.metadata[f"f{columns[name]}"] for name in ("image", "label"))
+        operation.open(data, image_N, label_N, reader.alloc_table)
+
+    def numbered(self, order_n: order.Indices, epoch: int) -> _Epoch:
+        """The batches of ``order_n``, augmented for epoch ``epoch``."""
+        with _uncompiled():  # ffcv asks for the stages' code again when it allocates memory
+            return _Epoch(self, order_n, epoch)
+
+
+class FFCVLoader:
+    """Batches of one rank through ffcv.Loader. See `batch.Loader`."""
+
+    def __init__(
+        self, path: Path, settings_V: npt.NDArray[np.void], side: int, *, seed: int, global_batch_size: int,
+        images: int | None, rank: int, world_size: int, workers: int, batches_ahead: int,
+    ) -> None:  # fmt: skip
+        self._operation = RenderViews(path, settings_V, side, seed, workers)
+        self.batch_size_per_rank = global_batch_size // world_size
+        self._loader = _ViewLoader(path, self._operation, self.batch_size_per_rank, workers, batches_ahead)
+        self._index_n = order.subset(int(self._loader.reader.num_samples), images)
+        self._seed, self._global_batch_size = seed, global_batch_size
+        self._rank, self._world_size = rank, world_size
+        self.images = len(self._index_n)
+        self.batches_per_epoch = order.batches_per_epoch(self.images, global_batch_size)
+
+    def epoch(self, epoch: int, *, first_batch: int = 0) -> Iterator[Batch]:
+        """Batches from ``first_batch`` of epoch ``epoch``; leaving the loop early ends the thread."""
+        permuted_n = order.permutation(self._seed, epoch, self._index_n)
+        batches = order.rank_slice(permuted_n, self._global_batch_size, self._rank, self._world_size)
+        iterator = self._loader.numbered(batches[first_batch:].reshape(-1), epoch)
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._operation.close()

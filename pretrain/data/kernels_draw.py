@@ -1,0 +1,129 @@
+"""The random parameters of one view, drawn from its key. Distributions are torchvision's and SimCLR's (appendix A)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pretrain.data.jit import exact
+from pretrain.data.randomness import (
+    SLOT_BLUR,
+    SLOT_BLUR_SIGMA,
+    SLOT_BRIGHTNESS,
+    SLOT_CONTRAST,
+    SLOT_CROP,
+    SLOT_FLIP,
+    SLOT_GRAYSCALE,
+    SLOT_HUE,
+    SLOT_JITTER,
+    SLOT_JITTER_ORDER,
+    SLOT_SATURATION,
+    SLOT_SOLARIZE,
+    uniform,
+)
+
+CROP_TRIES = 10
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3
+
+# What the configuration says about a view.
+SETTINGS = np.dtype(
+    [
+        (name, np.float64)
+        for name in (
+            "area_low area_high log_aspect_low log_aspect_high flip_probability jitter_probability brightness contrast "
+            "saturation hue grayscale_probability blur_probability sigma_low sigma_high blur_radius "
+            "solarize_probability solarize_threshold"
+        ).split()
+    ]
+)
+
+# What was drawn for a view. Crop in pixels of the stored image; hue in turns; blur_sigma_px 0 means no blur.
+DRAWN = np.dtype(
+    [(name, np.int64) for name in "top left height width flip jitter grayscale solarize".split()]
+    + [(name, np.float64) for name in "brightness contrast saturation hue blur_sigma_px".split()]
+    + [("jitter_order", np.int64, (4,))]
+)
+
+
+@exact
+def _uniform(key: Any, slot: int) -> Any:
+    return uniform(np.uint64(key), np.uint64(slot))
+
+
+@exact
+def _draw_crop(key: Any, height: int, width: int, settings: Any, drawn: Any) -> None:
+    """Crop of random area and aspect ratio inside a (height, width) image; RandomResizedCrop's ten tries and fallback."""
+    area = float(height) * float(width)
+    for attempt in range(CROP_TRIES):
+        slot = SLOT_CROP + 4 * attempt
+        target = area * (settings.area_low + (settings.area_high - settings.area_low) * _uniform(key, slot))
+        log_span = settings.log_aspect_high - settings.log_aspect_low
+        aspect = math.exp(settings.log_aspect_low + log_span * _uniform(key, slot + 1))
+        crop_width = int(round(math.sqrt(target * aspect)))
+        crop_height = int(round(math.sqrt(target / aspect)))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            drawn.top = int(_uniform(key, slot + 2) * (height - crop_height + 1))
+            drawn.left = int(_uniform(key, slot + 3) * (width - crop_width + 1))
+            drawn.height = crop_height
+            drawn.width = crop_width
+            return
+    crop_height, crop_width = height, width
+    aspect = width / height
+    if aspect < math.exp(settings.log_aspect_low):
+        crop_height = min(height, int(round(width / math.exp(settings.log_aspect_low))))
+    elif aspect > math.exp(settings.log_aspect_high):
+        crop_width = min(width, int(round(height * math.exp(settings.log_aspect_high))))
+    drawn.top = (height - crop_height) // 2
+    drawn.left = (width - crop_width) // 2
+    drawn.height = crop_height
+    drawn.width = crop_width
+
+
+@exact
+def _factor(strength: float, unit: float) -> float:
+    """U[max(0, 1 - strength), 1 + strength]."""
+    low = max(0.0, 1.0 - strength)
+    return low + (1.0 + strength - low) * unit
+
+
+@exact
+def draw_view(key: Any, height: int, width: int, settings: Any, drawn: Any) -> None:
+    """Fill ``drawn`` (DRAWN) for a view of a (height, width) image under ``key`` by ``settings`` (SETTINGS)."""
+    _draw_crop(key, height, width, settings, drawn)
+    drawn.flip = _uniform(key, SLOT_FLIP) < settings.flip_probability
+    drawn.jitter = _uniform(key, SLOT_JITTER) < settings.jitter_probability
+    drawn.brightness = _factor(settings.brightness, _uniform(key, SLOT_BRIGHTNESS))
+    drawn.contrast = _factor(settings.contrast, _uniform(key, SLOT_CONTRAST))
+    drawn.saturation = _factor(settings.saturation, _uniform(key, SLOT_SATURATION))
+    drawn.hue = settings.hue * (2.0 * _uniform(key, SLOT_HUE) - 1.0)
+    order = drawn.jitter_order
+    for k in range(4):
+        order[k] = k
+    for k in range(3):
+        other = k + int(_uniform(key, SLOT_JITTER_ORDER + k) * (4 - k))
+        order[k], order[other] = order[other], order[k]
+    drawn.grayscale = _uniform(key, SLOT_GRAYSCALE) < settings.grayscale_probability
+    drawn.blur_sigma_px = 0.0
+    if _uniform(key, SLOT_BLUR) < settings.blur_probability:
+        span = settings.sigma_high - settings.sigma_low
+        drawn.blur_sigma_px = settings.sigma_low + span * _uniform(key, SLOT_BLUR_SIGMA)
+    drawn.solarize = _uniform(key, SLOT_SOLARIZE) < settings.solarize_probability
+
+
+def settings_record(view: Any, crop_size_px: int) -> npt.NDArray[np.void]:
+    """One SETTINGS row, shape (1,), from the configuration's settings of a view.
+
+    The blur kernel is SimCLR's: int(fraction * side) // 2 pixels on either side of the centre.
+    """
+    record = np.zeros(1, SETTINGS)
+    for name in SETTINGS.names or ():
+        if hasattr(view, name):
+            record[name] = getattr(view, name)
+    record["area_low"], record["area_high"] = view.crop_area
+    record["log_aspect_low"], record["log_aspect_high"] = (math.log(ratio) for ratio in view.crop_aspect_ratio)
+    record["sigma_low"], record["sigma_high"] = view.blur_sigma_px
+    record["blur_radius"] = int(view.blur_kernel_fraction * crop_size_px) // 2
+    return record

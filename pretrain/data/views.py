@@ -1,0 +1,152 @@
+"""From sample numbers to batches of views: the one implementation behind both loaders.
+
+B samples of a batch, V views, S side of a view in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from pretrain.config import AugmentationConfig
+from pretrain.data import kernels_view, turbojpeg
+from pretrain.data.batch import Batch
+from pretrain.data.beton import RAW, ImageTable
+from pretrain.data.kernels_draw import settings_record
+from pretrain.data.order import Indices
+
+CENTRE_FRACTION = 0.875  # of the shorter side: SimCLR's evaluation crop, 224 of 256 px
+_CHUNKS_PER_THREAD = 4  # decoding times differ: small chunks keep the threads busy to the end of a batch
+_PADDING = 8
+
+Views = npt.NDArray[np.uint8]
+
+
+class ViewMaker:
+    """Reads, decodes and renders samples of one file with ``workers`` threads. Thread-safe."""
+
+    def __init__(self, table: ImageTable, workers: int) -> None:
+        self.table = table
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="views") if workers > 1 else None
+        self._raw = bool((table.mode_N == RAW).all())
+        self._turbojpeg = not self._raw and turbojpeg.load()
+
+    def augmented(self, index_B: Indices, settings_V: npt.NDArray[np.void], side: int, seed: int, epoch: int) -> Batch:
+        """Random views of the samples; a function of (seed, epoch, sample, view) and the settings.
+
+        Raises:
+            ValueError: a sample's image cannot be decoded; names the sample and the file.
+        """
+
+        def render(index_b: Indices, views: Views) -> None:
+            self._augment(index_b, views, settings_V, np.uint64(seed), np.uint64(epoch))
+
+        return self._batch(index_B, len(settings_V), side, render)
+
+    def centred(self, index_B: Indices, side: int) -> Batch:
+        """One view without augmentation. Images larger than ``side``: the centre 7/8; others: the centre square."""
+
+        def render(index_b: Indices, views: Views) -> None:
+            data, offset_b = self._decoded(index_b)
+            height_b, width_b = self.table.height_N[index_b], self.table.width_N[index_b]
+            window_b4 = centre_windows(height_b, width_b, side)
+            kernels_view.resize_raw(data, offset_b, width_b, window_b4, views)
+
+        return self._batch(index_B, 1, side, render)
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _batch(self, index_B: Indices, views: int, side: int, render: Callable[[Indices, Views], None]) -> Batch:
+        index_B = np.ascontiguousarray(index_B, np.int64)
+        pinned = torch.cuda.is_available()  # so that the copy to the device can overlap the step
+        views_BV3SS = torch.empty(len(index_B), views, 3, side, side, dtype=torch.uint8, pin_memory=pinned)
+        target = views_BV3SS.numpy()
+        if self._pool is None:
+            render(index_B, target)
+        else:
+            chunks = min(len(index_B), self._workers * (1 if self._raw else _CHUNKS_PER_THREAD))
+            bounds = np.linspace(0, len(index_B), chunks + 1).astype(int)
+            parts = [slice(low, high) for low, high in zip(bounds, bounds[1:], strict=False) if high > low]
+            for done in [self._pool.submit(render, index_B[part], target[part]) for part in parts]:
+                done.result()
+        labels_B = torch.from_numpy(self.table.label_N[index_B])
+        return Batch(views_BV3SS, labels_B, torch.from_numpy(index_B.copy()))
+
+    def _augment(
+        self, index_b: Indices, views: Views, settings_V: npt.NDArray[np.void], seed: np.uint64, epoch: np.uint64
+    ) -> None:
+        table = self.table
+        height_b, width_b = table.height_N[index_b], table.width_N[index_b]
+        if self._turbojpeg:
+            bad = kernels_view.augment_encoded(
+                table.data, table.offset_N[index_b], table.size_N[index_b], height_b, width_b, table.mode_N[index_b],
+                index_b, seed, epoch, settings_V, views,
+            )  # fmt: skip
+            if bad >= 0:
+                raise self._undecodable(int(index_b[bad]))
+            return
+        data, offset_b = self._decoded(index_b)
+        kernels_view.augment_raw(data, offset_b, height_b, width_b, index_b, seed, epoch, settings_V, views)
+
+    def _decoded(self, index_b: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Raw pixels of the samples: an array and where in it each image starts."""
+        table = self.table
+        if self._raw:
+            return table.data, table.offset_N[index_b]
+        size_b = 3 * table.height_N[index_b] * table.width_N[index_b]
+        start_b = np.concatenate([[0], np.cumsum(size_b)[:-1]]).astype(np.int64)
+        pixels = np.empty(int(size_b.sum()) + _PADDING, np.uint8)
+        for index, start, size in zip(index_b, start_b, size_b, strict=True):
+            image = self._pixels(int(index))
+            pixels[start : start + size] = image.reshape(-1)
+        return pixels, start_b
+
+    def _pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """(height, width, 3) pixels of one sample, decoded by Pillow."""
+        table = self.table
+        stored = table.data[table.offset_N[index] : table.offset_N[index] + table.size_N[index]]
+        shape = (int(table.height_N[index]), int(table.width_N[index]), 3)
+        if table.mode_N[index] == RAW:
+            return stored.reshape(shape)
+        try:
+            with Image.open(io.BytesIO(stored.tobytes())) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise self._undecodable(index) from error
+        if pixels.shape != shape:
+            raise self._undecodable(index)
+        return pixels
+
+    def _undecodable(self, index: int) -> ValueError:
+        table = self.table
+        return ValueError(
+            f"{table.path}: sample {index} is not a JPEG image of {table.width_N[index]} x {table.height_N[index]} px "
+            f"(bytes {table.offset_N[index]} to {table.offset_N[index] + table.size_N[index]}); write the file again"
+        )
+
+
+def view_settings(augmentation: AugmentationConfig) -> npt.NDArray[np.void]:
+    """The configuration of all views for the kernels, shape (V,)."""
+    side = augmentation.crop_size_px
+    views = range(augmentation.number_of_views)
+    return np.concatenate([settings_record(augmentation.for_view(v), side) for v in views])
+
+
+def centre_windows(
+    height_b: npt.NDArray[np.int64], width_b: npt.NDArray[np.int64], side: int
+) -> npt.NDArray[np.int64]:
+    """Windows (b, 4) of top, left, height, width: the centre square, 7/8 of the shorter side if that exceeds ``side``."""
+    shorter_b = np.minimum(height_b, width_b)
+    reduced_b = np.maximum(np.rint(shorter_b * CENTRE_FRACTION).astype(np.int64), 1)
+    square_b = np.where(shorter_b > side, reduced_b, shorter_b)
+    return np.stack([(height_b - square_b) // 2, (width_b - square_b) // 2, square_b, square_b], axis=1)
