@@ -56,9 +56,7 @@ class ImageTable:
         return len(self.offset_N)
 
 
-def image_table(
-    path: Path, data: Any, image_N: Any, label_N: Any, allocations: npt.NDArray[np.void]
-) -> ImageTable:
+def image_table(path: Path, data: Any, image_N: Any, label_N: Any, allocations: npt.NDArray[np.void]) -> ImageTable:
     """Join the image metadata (IMAGE, N) with the allocation table.
 
     Raises:
@@ -75,18 +73,19 @@ def image_table(
     bad_N |= (height_N * width_N == 0) | ((mode_N == RAW) & (size_N != 3 * height_N * width_N)) | (mode_N > RAW)
     if bad_N.any():
         samples = ", ".join(map(str, np.flatnonzero(bad_N)[:5]))
-        raise ValueError(f"{path}: damaged: {bad_N.sum()} samples point outside the file's images (samples {samples} …)")
+        raise ValueError(f"{path}: damaged: {bad_N.sum()} samples point to no image of the file ({samples} …)")
     label_N = np.ascontiguousarray(label_N, np.int64)
     return ImageTable(path, np.asarray(data), offset_N, size_N, height_N, width_N, mode_N, label_N)
 
 
-def field_names(path: Path) -> list[str]:
-    """Names of the fields of a file, in order.
+def read_layout(path: Path) -> tuple[int, list[str]]:
+    """Number of samples of a file, and the names of its fields in order.
 
     Raises:
         ValueError: not a .beton file of version 2.
     """
-    return [name for name, _ in _read_fields(path)[1]]
+    header, fields = _read_fields(path)
+    return int(header["num_samples"]), [name for name, _ in fields]
 
 
 def read_table(path: Path) -> ImageTable:

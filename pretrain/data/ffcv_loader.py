@@ -1,7 +1,7 @@
 """The augmentation as an operation inside ffcv.Loader.
 
-ffcv reads the file, schedules the batches and runs the pipeline in its thread; the operation decodes once and renders all
-views. What ffcv 1.0 does not do by itself is cured here: an exception in a stage hangs the consumer; an early break
+ffcv reads the file, schedules the batches and runs the pipeline in its thread; the operation decodes once and renders
+all views. What ffcv 1.0 does not do by itself is cured here: an exception in a stage hangs the consumer; an early break
 leaks the thread and its buffers; kept batches are overwritten; a damaged JPEG passes silently; torch's thread count is
 set to the loader's; compilation in every process costs ten seconds and more.
 """
@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pretrain.data import order
 from pretrain.data.batch import Batch
-from pretrain.data.beton import field_names, image_table
+from pretrain.data.beton import image_table, read_layout
 from pretrain.data.handoff import Handoff
-from pretrain.data.views import ViewMaker
+from pretrain.data.order import Indices, RankOrder
+from pretrain.data.views import Rendering, ViewMaker
 
 
 @contextmanager
@@ -75,9 +75,9 @@ class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
     ffcv does not tell an operation the epoch; the thread that runs the stages does, with `use_epoch`.
     """
 
-    def __init__(self, path: Path, settings_V: npt.NDArray[np.void], side: int, seed: int, workers: int) -> None:
+    def __init__(self, path: Path, rendering: Rendering, workers: int) -> None:
         super().__init__()
-        self._path, self._settings_V, self._side, self._seed, self._workers = path, settings_V, side, seed, workers
+        self._path, self._rendering, self._workers = path, rendering, workers
         self._thread = threading.local()
         self._maker: ViewMaker | None = None
 
@@ -91,7 +91,8 @@ class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
 
     def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, None]:
         """ffcv's protocol. No memory of ffcv's ring: a batch that is kept must not change."""
-        shape = (len(self._settings_V), 3, self._side, self._side)
+        side = self._rendering.side
+        shape = (len(self._rendering.settings_V), 3, side, side)
         return replace(previous_state, jit_mode=True, shape=shape, dtype=np.dtype("<u1")), None
 
     def generate_code(self) -> Any:
@@ -99,8 +100,7 @@ class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
 
         def render(batch_indices: Any, memory: Any, metadata: Any, storage_state: Any) -> Batch:
             assert self._maker is not None, "open() comes before the first batch"
-            index_B = batch_indices.astype(np.int64)
-            return self._maker.augmented(index_B, self._settings_V, self._side, self._seed, self._thread.epoch)
+            return self._maker.augmented(batch_indices, self._rendering, self._thread.epoch)
 
         return render
 
@@ -113,21 +113,22 @@ class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
 class _Epoch(EpochIterator):  # type: ignore[misc]
     """ffcv's producing thread, which hands over exceptions and stops when asked."""
 
-    def __init__(self, loader: _ViewLoader, order_n: order.Indices, epoch: int) -> None:
+    closed: bool
+
+    def __init__(self, loader: _ViewLoader, index_n: Indices, epoch: int) -> None:
         self._epoch = epoch
         self._handoff: Handoff[Batch] = Handoff(loader.batches_ahead)
-        super().__init__(loader, order_n)  # starts the thread
+        super().__init__(loader, index_n)  # starts the thread
 
     def run(self) -> None:
-        try:
-            self.loader.operation.use_epoch(self._epoch)
-            for number, index_B in enumerate(self.iter_ixes):
-                (batch,) = self.run_pipeline(number, index_B, 0, None)
-                if not self._handoff.put(batch):
-                    return
-            self._handoff.end()
-        except BaseException as error:
-            self._handoff.end(error)
+        self._handoff.run(self._produce)
+
+    def _produce(self) -> None:
+        self.loader.operation.use_epoch(self._epoch)
+        for number, index_B in enumerate(self.iter_ixes):
+            (batch,) = self.run_pipeline(number, index_B, 0, None)
+            if not self._handoff.put(batch):
+                return
 
     def __next__(self) -> Batch:
         batch = self._handoff.get()
@@ -136,13 +137,12 @@ class _Epoch(EpochIterator):  # type: ignore[misc]
         return batch
 
     def close(self) -> None:
-        if self.closed:
-            return
-        self.closed = True
         self._handoff.stop()
         if threading.current_thread() is not self:
             self.join()
-        self.memory_context.__exit__(None, None, None)
+        if not self.closed:
+            self.closed = True
+            self.memory_context.__exit__(None, None, None)
 
 
 class _ViewLoader(FFCVLoaderBase):  # type: ignore[misc]
@@ -150,47 +150,46 @@ class _ViewLoader(FFCVLoaderBase):  # type: ignore[misc]
 
     def __init__(self, path: Path, operation: RenderViews, batch_size: int, workers: int, batches_ahead: int) -> None:
         self.operation = operation
-        others = {name: None for name in field_names(path) if name != "image"}  # labels come with the metadata
+        others = {name: None for name in read_layout(path)[1] if name != "image"}  # labels come with the metadata
         with _thread_counts_kept(), _uncompiled():
             # seed: without one ffcv draws it from numpy's global generator.
             super().__init__(
-                str(path), batch_size=batch_size, num_workers=min(workers, numba.config.NUMBA_NUM_THREADS),
-                os_cache=True, order=OrderOption.SEQUENTIAL, seed=0, drop_last=True, batches_ahead=batches_ahead,
+                str(path),
+                batch_size=batch_size,
+                num_workers=min(workers, numba.config.NUMBA_NUM_THREADS),
+                os_cache=True,
+                order=OrderOption.SEQUENTIAL,
+                seed=0,
+                drop_last=True,
+                batches_ahead=batches_ahead,
                 pipelines={"image": [operation], **others},
-            )  # fmt: skip
+            )
         reader, columns = self.reader, self.field_name_to_f_ix
         with self.memory_manager.schedule_epoch([]) as context:
             data = context.state[0]
         image_N, label_N = (reader.metadata[f"f{columns[name]}"] for name in ("image", "label"))
         operation.open(data, image_N, label_N, reader.alloc_table)
 
-    def numbered(self, order_n: order.Indices, epoch: int) -> _Epoch:
-        """The batches of ``order_n``, augmented for epoch ``epoch``."""
+    def numbered(self, index_n: Indices, epoch: int) -> _Epoch:
+        """Batches of the samples ``index_n`` in this order, augmented for epoch ``epoch``."""
         with _uncompiled():  # ffcv asks for the stages' code again when it allocates memory
-            return _Epoch(self, order_n, epoch)
+            return _Epoch(self, index_n, epoch)
 
 
 class FFCVLoader:
     """Batches of one rank through ffcv.Loader. See `batch.Loader`."""
 
-    def __init__(
-        self, path: Path, settings_V: npt.NDArray[np.void], side: int, *, seed: int, global_batch_size: int,
-        images: int | None, rank: int, world_size: int, workers: int, batches_ahead: int,
-    ) -> None:  # fmt: skip
-        self._operation = RenderViews(path, settings_V, side, seed, workers)
-        self.batch_size_per_rank = global_batch_size // world_size
-        self._loader = _ViewLoader(path, self._operation, self.batch_size_per_rank, workers, batches_ahead)
-        self._index_n = order.subset(int(self._loader.reader.num_samples), images)
-        self._seed, self._global_batch_size = seed, global_batch_size
-        self._rank, self._world_size = rank, world_size
-        self.images = len(self._index_n)
-        self.batches_per_epoch = order.batches_per_epoch(self.images, global_batch_size)
+    def __init__(self, path: Path, order: RankOrder, rendering: Rendering, workers: int, batches_ahead: int) -> None:
+        self._order = order
+        self._operation = RenderViews(path, rendering, workers)
+        self._loader = _ViewLoader(path, self._operation, order.batch_size_per_rank, workers, batches_ahead)
+        self.images = order.images
+        self.batches_per_epoch = order.batches_per_epoch
+        self.batch_size_per_rank = order.batch_size_per_rank
 
     def epoch(self, epoch: int, *, first_batch: int = 0) -> Iterator[Batch]:
         """Batches from ``first_batch`` of epoch ``epoch``; leaving the loop early ends the thread."""
-        permuted_n = order.permutation(self._seed, epoch, self._index_n)
-        batches = order.rank_slice(permuted_n, self._global_batch_size, self._rank, self._world_size)
-        iterator = self._loader.numbered(batches[first_batch:].reshape(-1), epoch)
+        iterator = self._loader.numbered(self._order.batches(epoch, first_batch).reshape(-1), epoch)
         try:
             yield from iterator
         finally:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Handoff(Generic[T]):
-    """At most ``capacity`` items wait. The producer's exception is raised where the consumer waits for the next item."""
+    """At most ``capacity`` items wait. The producer's exception is raised where the consumer waits for an item."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -28,8 +29,16 @@ class Handoff(Generic[T]):
                 self._changed.notify_all()
             return not self._stopped
 
-    def end(self, error: BaseException | None = None) -> None:
-        """Producer: nothing follows, or ``error`` does."""
+    def run(self, produce: Callable[[], None]) -> None:
+        """Producer's thread: put items with ``produce``, then say that nothing follows, or what it failed with."""
+        try:
+            produce()
+        except BaseException as error:
+            self._end(error)
+        else:
+            self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()

@@ -6,6 +6,7 @@ key holds a digest of all kernel sources. And where no cache folder can be writt
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable
@@ -66,9 +67,7 @@ def exact(function: Callable[P, R]) -> Callable[P, R]:
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Entry point from Python: releases the GIL, cached on disk where a cache can be written."""
     dispatcher = numba.njit(nogil=True, fastmath=_FAST_MATH, error_model="numpy")(function)
-    try:
+    with contextlib.suppress(RuntimeError):  # no folder for a cache can be written: compile in every process
         dispatcher._cache = _KernelCache(function)
-    except RuntimeError:  # no folder for the cache can be written: compile in every process
-        pass
     compiled: Callable[P, R] = dispatcher
     return compiled

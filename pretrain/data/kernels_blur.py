@@ -1,7 +1,7 @@
 """Separable Gaussian blur with reflected borders (torchvision's gaussian_blur), in blocks of rows that stay in cache.
 
-S side of the planes, r radius of the kernel in pixels. Taps are added in pairs, so the radius is rounded up to even with
-a weight of zero.
+S side of the planes, r radius of the kernel in pixels. Taps are added in pairs, so the radius is rounded up to even,
+with a weight of zero.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def blur_scratch(side: int, radius: int) -> Any:
 @inner
 def gaussian_weights(sigma: float, radius: int, weight: Any) -> int:
     """Normalised weights of distance 0 .. r; returns r, at most ``radius`` and 3.5 sigma. The rest is zero."""
-    r = min(radius, int(math.ceil(_SIGMAS * sigma)))
+    r = min(radius, math.ceil(_SIGMAS * sigma))
     total = 0.0
     weight[:] = _f32(0)
     for k in range(r + 1):

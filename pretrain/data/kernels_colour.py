@@ -1,7 +1,7 @@
 """Colour operations on three planes of floats in 0..255, each clipped to 0..255 as torchvision v2 does on floats.
 
-N pixels per plane. Brightness, contrast and saturation blend with black, the mean grey and the pixel's grey; hue turns in
-HSV. The loops have no branches, so that they vectorise.
+N pixels per plane. Brightness, contrast and saturation blend with black, the mean grey and the pixel's grey; hue turns
+in HSV. The loops have no branches, so that they vectorise.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _mean_grey(red_N: Any, green_N: Any, blue_N: Any) -> Any:
     pixels, total = len(red_N), 0.0
     for low in range(0, pixels, _BLOCK):
         red, green, blue = red_N[low : low + _BLOCK], green_N[low : low + _BLOCK], blue_N[low : low + _BLOCK]
-        block = _ZERO
+        block: Any = _ZERO
         for x in range(len(red)):
             block += _RED * red[x] + _GREEN * green[x] + _BLUE * blue[x]
         total += block

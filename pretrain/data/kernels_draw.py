@@ -29,21 +29,17 @@ CROP_TRIES = 10
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3
 
 # What the configuration says about a view.
-SETTINGS = np.dtype(
-    [
-        (name, np.float64)
-        for name in (
-            "area_low area_high log_aspect_low log_aspect_high flip_probability jitter_probability brightness contrast "
-            "saturation hue grayscale_probability blur_probability sigma_low sigma_high blur_radius "
-            "solarize_probability solarize_threshold"
-        ).split()
-    ]
+_RANGES = ("area_low", "area_high", "log_aspect_low", "log_aspect_high", "sigma_low", "sigma_high", "blur_radius")
+_AS_CONFIGURED = (
+    *("flip_probability", "jitter_probability", "brightness", "contrast", "saturation", "hue"),
+    *("grayscale_probability", "blur_probability", "solarize_probability", "solarize_threshold"),
 )
+SETTINGS = np.dtype([(name, np.float64) for name in (*_RANGES, *_AS_CONFIGURED)])
 
 # What was drawn for a view. Crop in pixels of the stored image; hue in turns; blur_sigma_px 0 means no blur.
 DRAWN = np.dtype(
-    [(name, np.int64) for name in "top left height width flip jitter grayscale solarize".split()]
-    + [(name, np.float64) for name in "brightness contrast saturation hue blur_sigma_px".split()]
+    [(name, np.int64) for name in ("top", "left", "height", "width", "flip", "jitter", "grayscale", "solarize")]
+    + [(name, np.float64) for name in ("brightness", "contrast", "saturation", "hue", "blur_sigma_px")]
     + [("jitter_order", np.int64, (4,))]
 )
 
@@ -55,15 +51,15 @@ def _uniform(key: Any, slot: int) -> Any:
 
 @exact
 def _draw_crop(key: Any, height: int, width: int, settings: Any, drawn: Any) -> None:
-    """Crop of random area and aspect ratio inside a (height, width) image; RandomResizedCrop's ten tries and fallback."""
+    """Crop of random area and aspect ratio in a (height, width) image; RandomResizedCrop's ten tries and fallback."""
     area = float(height) * float(width)
     for attempt in range(CROP_TRIES):
         slot = SLOT_CROP + 4 * attempt
         target = area * (settings.area_low + (settings.area_high - settings.area_low) * _uniform(key, slot))
         log_span = settings.log_aspect_high - settings.log_aspect_low
         aspect = math.exp(settings.log_aspect_low + log_span * _uniform(key, slot + 1))
-        crop_width = int(round(math.sqrt(target * aspect)))
-        crop_height = int(round(math.sqrt(target / aspect)))
+        crop_width = round(math.sqrt(target * aspect))
+        crop_height = round(math.sqrt(target / aspect))
         if 0 < crop_width <= width and 0 < crop_height <= height:
             drawn.top = int(_uniform(key, slot + 2) * (height - crop_height + 1))
             drawn.left = int(_uniform(key, slot + 3) * (width - crop_width + 1))
@@ -73,9 +69,9 @@ def _draw_crop(key: Any, height: int, width: int, settings: Any, drawn: Any) -> 
     crop_height, crop_width = height, width
     aspect = width / height
     if aspect < math.exp(settings.log_aspect_low):
-        crop_height = min(height, int(round(width / math.exp(settings.log_aspect_low))))
+        crop_height = min(height, round(width / math.exp(settings.log_aspect_low)))
     elif aspect > math.exp(settings.log_aspect_high):
-        crop_width = min(width, int(round(height * math.exp(settings.log_aspect_high))))
+        crop_width = min(width, round(height * math.exp(settings.log_aspect_high)))
     drawn.top = (height - crop_height) // 2
     drawn.left = (width - crop_width) // 2
     drawn.height = crop_height
@@ -119,9 +115,8 @@ def settings_record(view: Any, crop_size_px: int) -> npt.NDArray[np.void]:
     The blur kernel is SimCLR's: int(fraction * side) // 2 pixels on either side of the centre.
     """
     record = np.zeros(1, SETTINGS)
-    for name in SETTINGS.names or ():
-        if hasattr(view, name):
-            record[name] = getattr(view, name)
+    for name in _AS_CONFIGURED:
+        record[name] = getattr(view, name)
     record["area_low"], record["area_high"] = view.crop_area
     record["log_aspect_low"], record["log_aspect_high"] = (math.log(ratio) for ratio in view.crop_aspect_ratio)
     record["sigma_low"], record["sigma_high"] = view.blur_sigma_px

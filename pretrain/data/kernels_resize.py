@@ -1,7 +1,7 @@
 """Crop and antialiased bilinear resize: a window of an RGB image to three planes of floats in 0..255.
 
-The filter of torchvision's resize(antialias=True) and of Pillow: a triangle as wide as the reduction, normalised, cut at
-the window. S side of the output; K taps, equal for all outputs of an axis.
+The filter of torchvision's resize(antialias=True) and of Pillow: a triangle as wide as the reduction, normalised, cut
+at the window. S side of the output; K taps, equal for all outputs of an axis.
 """
 
 from __future__ import annotations
@@ -126,8 +126,16 @@ def _output_row(
 
 @inner
 def resize_window(
-    pixels: Any, image_width: int, top: int, left: int, height: int, width: int, flip: bool, planes_3P: Any,
-    side: int, scratch: Any,
+    pixels: Any,
+    image_width: int,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    flip: bool,
+    planes_3P: Any,
+    side: int,
+    scratch: Any,
 ) -> None:
     """Window of ``pixels`` (uint8 RGB, one-dimensional, a byte readable after the end) to planes_3P (3, side*side)."""
     # Out of the tuple once: every access to an array in it counts references.

@@ -45,7 +45,9 @@ def _store_pixel(builder: Any, row: Any, x: Any, value: Any) -> None:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def resize_row(context: Any, source: Any, first: Any, byte_S: Any, weight_SK: Any, taps: Any, side: Any, row: Any) -> Any:
+def resize_row(
+    context: Any, source: Any, first: Any, byte_S: Any, weight_SK: Any, taps: Any, side: Any, row: Any
+) -> Any:
     """row[4x : 4x+4] = sum_k weight_SK[x*taps + k] * source[first + byte_S[x] + 3k : … + 4] for x < side.
 
     source uint8 RGB pixels, byte_S int32, weight_SK and row float32, all one-dimensional. The fourth lane is the red of
@@ -98,7 +100,9 @@ def resize_row(context: Any, source: Any, first: Any, byte_S: Any, weight_SK: An
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def blend_rows(context: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, red: Any, green: Any, blue: Any, side: Any) -> Any:
+def blend_rows(
+    context: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, red: Any, green: Any, blue: Any, side: Any
+) -> Any:
     """Planes of weight_a * a + weight_b * b, where a and b are rows of four floats per pixel.
 
     Does the pixels below ``side`` rounded down to a multiple of 8; the caller does the rest.

@@ -87,7 +87,14 @@ def _render(pixels: Any, image_width: int, settings: Any, drawn: Any, view_3SS: 
 
 @inner
 def _all_views(
-    pixels: Any, height: int, width: int, seed: Any, epoch: Any, index: Any, settings_V: Any, views_V3SS: Any,
+    pixels: Any,
+    height: int,
+    width: int,
+    seed: Any,
+    epoch: Any,
+    index: Any,
+    settings_V: Any,
+    views_V3SS: Any,
     scratch: Any,
 ) -> None:
     drawn = scratch.drawn[0]
@@ -116,7 +123,14 @@ def _decode(data: Any, offset: int, size: int, height: int, width: int, handle: 
 
 @kernel
 def augment_raw(
-    data: Any, offset_B: Any, height_B: Any, width_B: Any, index_B: Any, seed: Any, epoch: Any, settings_V: Any,
+    data: Any,
+    offset_B: Any,
+    height_B: Any,
+    width_B: Any,
+    index_B: Any,
+    seed: Any,
+    epoch: Any,
+    settings_V: Any,
     views_BV3SS: Any,
 ) -> int:
     """Random views of raw images: image b is data[offset_B[b]:] as (height, width, RGB)."""
@@ -131,8 +145,17 @@ def augment_raw(
 
 @kernel
 def augment_encoded(
-    data: Any, offset_B: Any, size_B: Any, height_B: Any, width_B: Any, mode_B: Any, index_B: Any, seed: Any,
-    epoch: Any, settings_V: Any, views_BV3SS: Any,
+    data: Any,
+    offset_B: Any,
+    size_B: Any,
+    height_B: Any,
+    width_B: Any,
+    mode_B: Any,
+    index_B: Any,
+    seed: Any,
+    epoch: Any,
+    settings_V: Any,
+    views_BV3SS: Any,
 ) -> int:
     """Random views of JPEG or raw images (mode_B); one decode serves all views of a sample."""
     side = views_BV3SS.shape[3]
@@ -155,9 +178,7 @@ def augment_encoded(
 
 
 @kernel
-def decode_images(
-    data: Any, offset_B: Any, size_B: Any, height_B: Any, width_B: Any, start_B: Any, pixels: Any
-) -> int:
+def decode_images(data: Any, offset_B: Any, size_B: Any, height_B: Any, width_B: Any, start_B: Any, pixels: Any) -> int:
     """Decode JPEG images one after another: image b to pixels[start_B[b]:] as (height, width, RGB)."""
     handle = _tj_init()
     bad = -1

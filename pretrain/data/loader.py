@@ -8,14 +8,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pretrain.config import AugmentationConfig, DataConfig
 from pretrain.data import order
 from pretrain.data.batch import Batch, Loader
-from pretrain.data.beton import read_table
+from pretrain.data.beton import read_layout, read_table
 from pretrain.data.catalog import existing_beton
 from pretrain.data.handoff import Handoff
-from pretrain.data.views import ViewMaker, view_settings
+from pretrain.data.views import Rendering, ViewMaker
+
+if TYPE_CHECKING:
+    from pretrain.data.ffcv_loader import FFCVLoader
 
 __all__ = ["Batch", "Loader", "build_loader", "evaluation_batches"]
 
@@ -32,17 +36,19 @@ def build_loader(
         ImportError: data.loader is ffcv and ffcv cannot be imported.
     """
     path = existing_beton(data.dataset, data.directory, data.split)
-    loader_class = _loader_class(data.loader)
-    if global_batch_size % world_size or not 0 <= rank < world_size:
-        order.rank_slice(order.subset(0, None), global_batch_size, rank, world_size)  # says what is wrong
-    loader: Loader = loader_class(
-        path, view_settings(augmentation), augmentation.crop_size_px, seed=seed, global_batch_size=global_batch_size,
-        images=data.images, rank=rank, world_size=world_size, workers=data.workers, batches_ahead=data.batches_ahead,
-    )  # fmt: skip
-    if loader.batches_per_epoch == 0:
-        loader.close()
-        raise ValueError(f"global_batch_size: {global_batch_size} is more than the {loader.images} images of {path}")
-    return loader
+    index_n = order.subset(read_layout(path)[0], data.images)
+    try:
+        rank_order = order.RankOrder(index_n, seed, global_batch_size, rank, world_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    arguments = (path, rank_order, Rendering.of(augmentation, seed), data.workers, data.batches_ahead)
+    match data.loader:
+        case "beton":
+            from pretrain.data.beton_loader import BetonLoader
+
+            return BetonLoader(*arguments)
+        case "ffcv":
+            return _ffcv_loader()(*arguments)
 
 
 def evaluation_batches(
@@ -67,15 +73,11 @@ def _prefetched(maker: ViewMaker, index_n: order.Indices, size_px: int, batch_si
     handoff: Handoff[Batch] = Handoff(2)
 
     def produce() -> None:
-        try:
-            for low in range(0, len(index_n), batch_size):
-                if not handoff.put(maker.centred(index_n[low : low + batch_size], size_px)):
-                    return
-            handoff.end()
-        except BaseException as error:
-            handoff.end(error)
+        for low in range(0, len(index_n), batch_size):
+            if not handoff.put(maker.centred(index_n[low : low + batch_size], size_px)):
+                return
 
-    thread = threading.Thread(target=produce, name="evaluation-loader", daemon=True)
+    thread = threading.Thread(target=handoff.run, args=(produce,), name="evaluation-loader", daemon=True)
     thread.start()
     try:
         while (batch := handoff.get()) is not None:
@@ -86,11 +88,7 @@ def _prefetched(maker: ViewMaker, index_n: order.Indices, size_px: int, batch_si
         maker.close()
 
 
-def _loader_class(name: str) -> type[Loader]:
-    if name == "beton":
-        from pretrain.data.beton_loader import BetonLoader
-
-        return BetonLoader
+def _ffcv_loader() -> type[FFCVLoader]:
     try:
         from pretrain.data.ffcv_loader import FFCVLoader
     except ImportError as error:

@@ -5,6 +5,8 @@ N samples in the file, n of them used, G global batch size, W ranks, B = G / W s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,30 +36,56 @@ def permutation(seed: int, epoch: int, index_n: Indices) -> Indices:
     return index_n[np.argsort(order_keys(seed, epoch, index_n), kind="stable")]
 
 
-def batches_per_epoch(images: int, global_batch_size: int) -> int:
-    """Whole global batches in an epoch; the samples of a last partial batch are left out of that epoch."""
-    return images // global_batch_size
+@dataclass(frozen=True)
+class RankOrder:
+    """Which samples one rank takes in each epoch.
 
-
-def rank_slice(order_n: Indices, global_batch_size: int, rank: int, world_size: int) -> Indices:
-    """The part of rank ``rank`` of every whole global batch of ``order_n``, shape (batches, B).
-
-    Global batch b is order_n[b*G : (b+1)*G]; rank r holds its contiguous share [r*B, (r+1)*B): the ranks side by side
-    are the global batch, in order.
+    Global batch b of an epoch is permutation[b*G : (b+1)*G]; rank r holds its contiguous share [r*B, (r+1)*B): the
+    ranks side by side are the global batch, in order. The samples of a last partial batch are left out of that epoch.
 
     Raises:
-        ValueError: the global batch cannot be shared evenly, or the rank does not exist.
+        ValueError: the global batch cannot be shared evenly, the images do not fill one, or the rank does not exist.
     """
-    if global_batch_size % world_size:
-        raise ValueError(
-            f"global_batch_size: {global_batch_size} samples cannot be shared evenly by {world_size} ranks; "
-            f"take a multiple of {world_size}"
-        )
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank: got {rank}, there are ranks 0 to {world_size - 1}")
-    batches = batches_per_epoch(len(order_n), global_batch_size)
-    whole = order_n[: batches * global_batch_size].reshape(batches, world_size, global_batch_size // world_size)
-    return np.ascontiguousarray(whole[:, rank])
+
+    index_n: Indices
+    seed: int
+    global_batch_size: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        batch, ranks = self.global_batch_size, self.world_size
+        problems = []
+        if batch < 1 or batch % ranks:
+            problems.append(f"global_batch_size: {batch} samples cannot be shared evenly by {ranks} ranks")
+        if not 0 <= self.rank < ranks:
+            problems.append(f"rank: got {self.rank}, there are ranks 0 to {ranks - 1}")
+        if batch > self.images:
+            problems.append(f"global_batch_size: {batch} is more than the {self.images} images in use")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def images(self) -> int:
+        """Samples in use, over all ranks."""
+        return len(self.index_n)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole global batches in an epoch."""
+        return self.images // self.global_batch_size
+
+    @property
+    def batch_size_per_rank(self) -> int:
+        """B = G / W."""
+        return self.global_batch_size // self.world_size
+
+    def batches(self, epoch: int, first_batch: int = 0) -> Indices:
+        """Samples of this rank in the batches first_batch, first_batch + 1, … of an epoch, shape (batches, B)."""
+        whole = self.batches_per_epoch * self.global_batch_size
+        order_n = permutation(self.seed, epoch, self.index_n)[:whole]
+        shares = order_n.reshape(self.batches_per_epoch, self.world_size, self.batch_size_per_rank)
+        return np.ascontiguousarray(shares[first_batch:, self.rank])
 
 
 def evaluation_slice(index_n: Indices, rank: int, world_size: int) -> Indices:

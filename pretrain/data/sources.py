@@ -89,8 +89,8 @@ def _idx(path: Path) -> Pixels:
     if content[:3] != b"\0\0\x08":
         raise ValueError(f"{path}: not an idx file of bytes")
     dimensions = content[3]
-    shape = np.frombuffer(content, ">u4", dimensions, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape.astype(int))
+    shape = [int(length) for length in np.frombuffer(content, ">u4", dimensions, offset=4)]
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 def _fashion_mnist(split: str, directory: Path | None) -> Source:

@@ -6,8 +6,10 @@ B samples of a batch, V views, S side of a view in pixels.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,22 @@ _PADDING = 8
 Views = npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """What random views depend on, besides the epoch and the sample. settings_V: rows of kernels_draw.SETTINGS."""
+
+    settings_V: npt.NDArray[np.void]
+    side: int
+    seed: int
+
+    @classmethod
+    def of(cls, augmentation: AugmentationConfig, seed: int) -> Rendering:
+        """The configuration of all views, in the form that the kernels take."""
+        side = augmentation.crop_size_px
+        views = range(augmentation.number_of_views)
+        return cls(np.concatenate([settings_record(augmentation.for_view(v), side) for v in views]), side, seed)
+
+
 class ViewMaker:
     """Reads, decodes and renders samples of one file with ``workers`` threads. Thread-safe."""
 
@@ -38,7 +56,7 @@ class ViewMaker:
         self._raw = bool((table.mode_N == RAW).all())
         self._turbojpeg = not self._raw and turbojpeg.load()
 
-    def augmented(self, index_B: Indices, settings_V: npt.NDArray[np.void], side: int, seed: int, epoch: int) -> Batch:
+    def augmented(self, index_B: Indices, rendering: Rendering, epoch: int) -> Batch:
         """Random views of the samples; a function of (seed, epoch, sample, view) and the settings.
 
         Raises:
@@ -46,9 +64,9 @@ class ViewMaker:
         """
 
         def render(index_b: Indices, views: Views) -> None:
-            self._augment(index_b, views, settings_V, np.uint64(seed), np.uint64(epoch))
+            self._augment(index_b, views, rendering, epoch)
 
-        return self._batch(index_B, len(settings_V), side, render)
+        return self._batch(index_B, len(rendering.settings_V), rendering.side, render)
 
     def centred(self, index_B: Indices, side: int) -> Batch:
         """One view without augmentation. Images larger than ``side``: the centre 7/8; others: the centre square."""
@@ -76,27 +94,24 @@ class ViewMaker:
         else:
             chunks = min(len(index_B), self._workers * (1 if self._raw else _CHUNKS_PER_THREAD))
             bounds = np.linspace(0, len(index_B), chunks + 1).astype(int)
-            parts = [slice(low, high) for low, high in zip(bounds, bounds[1:], strict=False) if high > low]
+            parts = [slice(low, high) for low, high in itertools.pairwise(bounds) if high > low]
             for done in [self._pool.submit(render, index_B[part], target[part]) for part in parts]:
                 done.result()
         labels_B = torch.from_numpy(self.table.label_N[index_B])
         return Batch(views_BV3SS, labels_B, torch.from_numpy(index_B.copy()))
 
-    def _augment(
-        self, index_b: Indices, views: Views, settings_V: npt.NDArray[np.void], seed: np.uint64, epoch: np.uint64
-    ) -> None:
+    def _augment(self, index_b: Indices, views: Views, rendering: Rendering, epoch: int) -> None:
         table = self.table
         height_b, width_b = table.height_N[index_b], table.width_N[index_b]
+        random = (index_b, np.uint64(rendering.seed), np.uint64(epoch), rendering.settings_V)
         if self._turbojpeg:
-            bad = kernels_view.augment_encoded(
-                table.data, table.offset_N[index_b], table.size_N[index_b], height_b, width_b, table.mode_N[index_b],
-                index_b, seed, epoch, settings_V, views,
-            )  # fmt: skip
+            stored = (table.offset_N[index_b], table.size_N[index_b], height_b, width_b, table.mode_N[index_b])
+            bad = kernels_view.augment_encoded(table.data, *stored, *random, views)
             if bad >= 0:
                 raise self._undecodable(int(index_b[bad]))
             return
         data, offset_b = self._decoded(index_b)
-        kernels_view.augment_raw(data, offset_b, height_b, width_b, index_b, seed, epoch, settings_V, views)
+        kernels_view.augment_raw(data, offset_b, height_b, width_b, *random, views)
 
     def _decoded(self, index_b: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Raw pixels of the samples: an array and where in it each image starts."""
@@ -135,17 +150,8 @@ class ViewMaker:
         )
 
 
-def view_settings(augmentation: AugmentationConfig) -> npt.NDArray[np.void]:
-    """The configuration of all views for the kernels, shape (V,)."""
-    side = augmentation.crop_size_px
-    views = range(augmentation.number_of_views)
-    return np.concatenate([settings_record(augmentation.for_view(v), side) for v in views])
-
-
-def centre_windows(
-    height_b: npt.NDArray[np.int64], width_b: npt.NDArray[np.int64], side: int
-) -> npt.NDArray[np.int64]:
-    """Windows (b, 4) of top, left, height, width: the centre square, 7/8 of the shorter side if that exceeds ``side``."""
+def centre_windows(height_b: npt.NDArray[np.int64], width_b: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
+    """Windows (b, 4) of top, left, height, width: the centre square, 7/8 of a shorter side that exceeds ``side``."""
     shorter_b = np.minimum(height_b, width_b)
     reduced_b = np.maximum(np.rint(shorter_b * CENTRE_FRACTION).astype(np.int64), 1)
     square_b = np.where(shorter_b > side, reduced_b, shorter_b)
