@@ -17,6 +17,7 @@ from launch.graph import StudyGraph, StudyPoint
 from launch.process import Job, Outcome, RunningJob, StopRequest, stop_all
 from launch.state import evaluated, probe_stage, trained
 from pretrain.config import DataConfig
+from pretrain.data.catalog import beton_path
 
 POLL_S = 0.2
 
@@ -78,12 +79,12 @@ def missing_tasks(graph: StudyGraph) -> list[Task]:
 
 
 def _data_there(data: DataConfig) -> bool:
-    return (data.directory / f"{data.split}.json").is_file()
+    return beton_path(data.directory, data.split).is_file()
 
 
 def _data_task(graph: StudyGraph, data: DataConfig, key: str) -> Task:
     name = data.dataset.replace("/", "_")
-    result = data.directory / f"{data.split}.json"
+    result = beton_path(data.directory, data.split)
     return Task(key, "data", Job(f"data-{name}", f"data {data.dataset}", data_command(data), graph.directory, result))
 
 

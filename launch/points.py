@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pretrain.data.catalog import image_count
-
 from launch.config import Changes, QuestionConfig, StudyConfig
-from pretrain.config import PretrainConfig, fingerprint
+from pretrain.config import DataConfig, PretrainConfig, fingerprint
 from pretrain.configio import deep_copy, set_by_path, validate
+from pretrain.data.catalog import beton_path, existing_beton, image_count
 from pretrain.errors import ConfigError, Problem
 from pretrain.plan import TrainPlan, make_plan
 
@@ -97,21 +96,23 @@ def _plan_point(base: Mapping[str, Any], wish: Wish, *, ranks: int, source: str)
     if problems:
         raise ConfigError(source, problems)
     config = validate(PretrainConfig, data, source)
-    settings = config.data
-    images = image_count(settings.dataset, settings.directory, settings.split)
-    if images is None:
-        wanted = f"write it: python -m pretrain.data.write_beton {settings.dataset} {settings.directory}"
-        where = f"data.directory: {settings.directory}"
-        raise ConfigError(
-            source,
-            [
-                Problem(
-                    where, f"the split '{settings.split}' is not there and its number of images is not known; {wanted}"
-                )
-            ],
-        )
-    plan = make_plan(config, images=images, world_size=ranks, source=source)
+    plan = make_plan(config, images=_images(config.data, source), world_size=ranks, source=source)
     return PlannedPoint(wish.label, config, plan, _differences(base, config))
+
+
+def _images(data: DataConfig, source: str) -> int:
+    """Number of images of the split. Raises ConfigError where it is unknown, or what is there is not the data set."""
+    try:
+        images = image_count(data.dataset, data.directory, data.split)
+        if beton_path(data.directory, data.split).is_file():
+            existing_beton(data.dataset, data.directory, data.split)
+    except ValueError as error:
+        raise ConfigError(source, [Problem("data.directory", str(error))]) from error
+    if images is None:
+        wanted = f"write it: python -m pretrain.data.write_beton {data.dataset} {data.directory}"
+        message = f"got {data.directory}, which has no split '{data.split}', and its size is not known; {wanted}"
+        raise ConfigError(source, [Problem("data.directory", message)])
+    return images
 
 
 def _differences(base: Mapping[str, Any], config: PretrainConfig) -> Changes:

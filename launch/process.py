@@ -16,6 +16,7 @@ from types import FrameType
 
 from launch.command import command_line
 from launch.state import JobRecord, log_path, write_record
+from pretrain.preempt import EXIT_CODE as PREEMPTED
 
 # torchrun gives its ranks 30 s after SIGTERM before it kills them, and a run saves a checkpoint in that time.
 GRACE_S = 45.0
@@ -58,6 +59,7 @@ class RunningJob:
         self.job = job
         self.started = time.time()
         self._stopping = False
+        self._family: list[int] = []
         self._outcome: Outcome | None = None
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
@@ -83,11 +85,12 @@ class RunningJob:
         return self._outcome
 
     def _end(self, status: int) -> Outcome:
+        self._kill_family()
         missing = self.job.result is not None and not self.job.result.is_file()
         if not missing and status == 0:
             state = "finished"
         else:
-            state = "stopped" if self._stopping else "failed"
+            state = "stopped" if self._stopping or status == PREEMPTED else "failed"
         self._record(state, status)
         tail = ""
         if state == "failed":
@@ -99,16 +102,22 @@ class RunningJob:
     def ask_to_stop(self) -> None:
         """SIGTERM to its process group: a run saves a checkpoint and ends."""
         self._stopping = True
+        self._family = descendants(self._process.pid)
         _signal_group(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to it and all that it started, in whatever group (torchrun gives each rank one of its own)."""
         self._stopping = True
-        for pid in (*descendants(self._process.pid), self._process.pid):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        self._family = [*descendants(self._process.pid), *self._family]
         _signal_group(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._kill_family()
+
+    def _kill_family(self) -> None:
+        """End what a stopped job left behind: nothing, where it stopped in good order."""
+        for pid in self._family:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
     def _record(self, state: str, status: int | None = None) -> None:
         record = JobRecord.model_validate(

@@ -81,7 +81,7 @@ class Progress:
         elif outcome.state == "stopped":
             self.note(f"{task.job.label}: stopped after {duration(outcome.seconds)}")
         else:
-            self.note(f"{task.job.label}: {self._gain(task)}in {duration(outcome.seconds)}{self._left()}")
+            self.note(f"{task.job.label}: done in {duration(outcome.seconds)}{self._gain(task)}{self._left()}")
 
     def failed(self, outcome: Outcome) -> None:
         """A job failed: say so, with the end of what it printed."""
@@ -121,11 +121,11 @@ class Progress:
     def _gain(self, task: Task) -> str:
         """What the job brought, e.g. its accuracy."""
         if task.point is None:
-            return "done "
+            return ""
         state = point_state(self._graph.directory, task.point.entry, self._graph.manifest.probes)
         if task.kind == "train":
-            return f"{state.images_per_second:,.0f} images/s, " if state.images_per_second else "done "
-        return f"top-1 {state.top1:.2f} %, " if state.top1 is not None else "done "
+            return f", {state.images_per_second:,.0f} images/s" if state.images_per_second else ""
+        return f", top-1 {state.top1:.2f} %" if state.top1 is not None else ""
 
     def _share(self) -> float:
         return sum(self._seen.values()) / self._total if self._total else 1.0

@@ -177,14 +177,17 @@ def _alive(record: JobRecord, seen: float | None) -> bool:
 
 
 def process_exists(pid: int) -> bool:
-    """True when a process of this host has the number ``pid``."""
+    """True when a process of this host has the number ``pid`` and has not ended (a zombie has)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # no /proc here, or it ended just now
+        return not Path("/proc/self").exists()
 
 
 def _detail(record: JobRecord | None) -> str:

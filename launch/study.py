@@ -39,12 +39,18 @@ def run_study(graph: StudyGraph, console: Console) -> int:
     """
     check_results(graph)
     status = 0
-    if not up_to_date(graph):
-        with StopRequest().listening() as stop, study_lock(graph.directory) as lock:
-            if lock.note:
-                console.print(lock.note, markup=False)
-            write_study(graph)
-            status = _do_missing(graph, console, stop, lock.descriptor)
+    with StopRequest().listening() as stop:
+        if not up_to_date(graph):
+            with study_lock(graph.directory) as lock:
+                if lock.note:
+                    console.print(lock.note, markup=False)
+                write_study(graph)
+                status = _do_missing(graph, console, stop, lock.descriptor)
+        _show_results(graph, console)
+    return status
+
+
+def _show_results(graph: StudyGraph, console: Console) -> None:
     states = study_states(graph.directory, graph.manifest)
     console.print(result_table(states))
     for line in failures(graph.directory, states):
@@ -52,7 +58,6 @@ def run_study(graph: StudyGraph, console: Console) -> int:
     report = graph.directory / REPORT_FILE
     if report.is_file():
         console.print(f"report: {report}", markup=False, soft_wrap=True)
-    return status
 
 
 def up_to_date(graph: StudyGraph) -> bool:

@@ -1,0 +1,46 @@
+"""The launcher with stand-ins for what it starts. As a script: the same, with torch and its company out of reach."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+STUB = str(Path(__file__).with_name("stub.py"))
+FORBIDDEN = ("torch", "torchvision", "numpy", "numba", "ffcv", "matplotlib", "scipy", "wandb", "submitit")
+
+
+@contextmanager
+def stubbed() -> Iterator[None]:
+    """Every command of the launcher runs tests/launch/stub.py."""
+    import launch.local
+    import launch.study
+    from eval.config import evaluation_config, evaluation_fingerprint
+
+    def train(directory: Path, ranks: int) -> tuple[str, ...]:
+        return (sys.executable, STUB, "train", str(directory))
+
+    def probe(directory: Path, task: str, overrides: Sequence[str]) -> tuple[str, ...]:
+        name = f"{task}-{evaluation_fingerprint(task, evaluation_config(task, overrides))}"
+        return (sys.executable, STUB, task, str(directory), name)
+
+    with (
+        mock.patch.object(launch.local, "training_command", train),
+        mock.patch.object(launch.local, "probe_command", probe),
+        mock.patch.object(launch.local, "data_command", lambda d: (sys.executable, STUB, "data", str(d.directory))),
+        mock.patch.object(launch.study, "report_command", lambda d: (sys.executable, STUB, "report", str(d))),
+    ):
+        yield
+
+
+def main(arguments: Sequence[str]) -> int:
+    for name in FORBIDDEN:
+        sys.modules[name] = None  # type: ignore[assignment]
+    from launch.__main__ import main as launch_main
+
+    with stubbed():
+        return launch_main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

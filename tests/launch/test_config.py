@@ -1,0 +1,94 @@
+"""Reading studies: paths, overrides, targets, and refusals."""
+
+from pathlib import Path
+
+import pytest
+
+from launch.config import load_study
+from pretrain.errors import ConfigError
+from tests.launch.conftest import Workplace
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_study(path, overrides)
+    return str(caught.value)
+
+
+def test_paths_are_relative_to_the_study(workplace: Workplace) -> None:
+    assert load_study(workplace.study).base == workplace.path / "base.yaml"
+
+
+def test_target_may_be_a_file_and_changes_apply_to_it(workplace: Workplace) -> None:
+    (workplace.path / "two.yaml").write_text("{name: local, ranks: 2, concurrent_runs: 3}")
+    target = load_study(workplace.write(target="two.yaml"), ["target.ranks=4"]).target
+    assert (target.ranks, target.concurrent_runs) == (4, 3)
+    one = load_study(workplace.write(), [f"target={workplace.path / 'two.yaml'}"])
+    assert one.target.concurrent_runs == 3
+
+
+def test_set_overrides_are_dotted_keys_and_win(workplace: Workplace) -> None:
+    path = workplace.write(set={"objective.temperature": 0.1, "epochs": 3})
+    changes = load_study(path, ["set.objective.temperature=0.5", "set.seed=3"]).set
+    assert changes == {"epochs": 3, "objective.temperature": 0.5, "seed": 3}
+    assert list(changes)[-2] == "objective.temperature"
+
+
+def test_directory_defaults_to_runs(workplace: Workplace) -> None:
+    assert load_study(workplace.study, ["directory=null"]).study_directory == Path("runs/small")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seeds=[0,0]", "wanted different seeds"),
+        ("seeds=[]", "at least 1"),
+        ("target.rank=2", "did you mean 'ranks'"),
+        ("targt.ranks=2", "did you mean 'target'"),
+        ("questions=[]", ""),
+        ("name=../x", "name"),
+        ("set.=3", "wanted set.section.key=value"),
+    ],
+)
+def test_refusals_say_what_is_wanted(workplace: Workplace, override: str, expected: str) -> None:
+    if not expected:
+        override, expected = "questions=null", "questions"
+    assert expected in refusal(workplace.study, override)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, "varies nothing"),
+        ({"grid": {"seed": [1]}}, "the study's own seeds vary"),
+        ({"grid": {"epochs": [1]}, "zip": {"epochs": [1]}}, "epochs is in grid and in zip"),
+        ({"zip": {"epochs": [1, 2], "global_batch_size": [64]}}, "epochs has 2, global_batch_size has 1"),
+    ],
+)
+def test_axes_of_a_question(workplace: Workplace, change: dict[str, object], expected: str) -> None:
+    question = {"name": "q", "title": "Q", "x": "epochs", "x_label": "E", **change}
+    assert expected in refusal(workplace.write(questions=[question]))
+
+
+def test_names_are_used_once(workplace: Workplace) -> None:
+    baseline = {"name": "negatives", "title": "N"}
+    assert "negatives is used twice" in refusal(workplace.write(baselines=[baseline]))
+
+
+def test_a_directory_that_is_no_study(tmp_path: Path) -> None:
+    assert "is not a study" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/study").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_study_plans_without_its_data(path: Path) -> None:
+    from launch.graph import build_graph
+
+    graph = build_graph(load_study(path), str(path))
+    assert graph.points
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/target").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_target_loads(path: Path, workplace: Workplace) -> None:
+    assert load_study(workplace.study, [f"target={path}"]).target.name == path.stem

@@ -1,0 +1,103 @@
+"""Jobs: the readable end of a log, whole trees of processes, shares of the machine, who holds the lock."""
+
+import json
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import command
+from launch.lock import StudyLocked, study_lock
+from launch.process import Job, RunningJob, StopRequest, readable_tail, stop_all
+from launch.state import process_exists
+
+TORCHRUN_END = """Traceback (most recent call last):
+ValueError: the cause
+E1121 23:19:58.507000 8454 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 1
+Traceback (most recent call last):
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+"""
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_tail_shows_the_cause_and_not_what_torchrun_says_of_it(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("older\n" + TORCHRUN_END)
+    assert readable_tail(log, start=6) == "Traceback (most recent call last):\nValueError: the cause"
+    log.write_text(TORCHRUN_END.split("\n", 2)[2])
+    assert "ChildFailedError" in readable_tail(log)  # where there is nothing else
+    log.write_text("1 %\r50 %\r100 %\n" * 50)
+    assert readable_tail(log, lines=3) == "100 %\n100 %\n100 %"
+
+
+def test_what_does_not_stop_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+    job = RunningJob(Job("train", "stubborn", (sys.executable, "-c", STUBBORN), tmp_path))
+    while not (text := readable_tail(job.job.log).split("\n")[-1].strip()).isdigit():
+        time.sleep(0.05)
+    (outcome,) = stop_all([job], hurry=StopRequest(), grace_s=0.3)
+    assert (outcome.state, outcome.exit_status) == ("stopped", -signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while process_exists(int(text)):
+        assert time.monotonic() < deadline, "the grandchild survived"
+        time.sleep(0.05)
+
+
+def test_a_signal_only_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest().listening() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert (stop.count, stop.number) == (2, signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_shares_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "cores", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    second = command.job_environment(processes=2, side_by_side=2, slot=1)
+    assert (second["OMP_NUM_THREADS"], second["CUDA_VISIBLE_DEVICES"]) == ("2", "2,3")
+    alone = command.job_environment(processes=16, side_by_side=1, slot=0)
+    assert alone["OMP_NUM_THREADS"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in alone
+
+
+def test_training_command_starts_torchrun_only_for_several_ranks() -> None:
+    one, two = (command.training_command(Path("runs/x"), ranks)[1:] for ranks in (1, 2))
+    assert one == ("-m", "pretrain", "runs/x/requested.yaml", "run.directory=runs/x")
+    assert two == ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *one)
+
+
+def owner(directory: Path, *, pid: int, host: str) -> None:
+    (directory / "lock").write_text(json.dumps({"pid": pid, "host": host, "started": 0.0}))
+
+
+def test_a_stale_lock_is_taken_over_with_a_word(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    owner(tmp_path, pid=gone.pid, host=platform.node())
+    with study_lock(tmp_path) as lock:
+        assert f"process {gone.pid} on {platform.node()}" in lock.note
+    with study_lock(tmp_path) as lock:
+        assert lock.note == ""
+
+
+def test_a_lock_of_another_host_is_left_alone(tmp_path: Path) -> None:
+    owner(tmp_path, pid=1, host="elsewhere")
+    with pytest.raises(StudyLocked, match=r"process 1 on elsewhere.*rm "), study_lock(tmp_path):
+        pass
+    assert json.loads((tmp_path / "lock").read_text())["host"] == "elsewhere"
+
+
+def test_two_locks_on_one_study(tmp_path: Path) -> None:
+    with study_lock(tmp_path), pytest.raises(StudyLocked, match="is being worked on"), study_lock(tmp_path):
+        pass
