@@ -13,6 +13,7 @@ from pretrain.configio import validate
 from pretrain.rundir import read_json, write_json
 
 FILE_NAME = "study.json"
+REPORT_FILE = "report/report.html"  # relative to the study directory; written last
 
 
 class Probe(Section):
@@ -87,9 +88,7 @@ def read_manifest(directory: Path) -> StudyManifest:
     """The manifest of the study in ``directory``. Raises FileNotFoundError or ConfigError, naming the file."""
     path = directory / FILE_NAME
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{directory} is not a study: it has no {FILE_NAME} (`launch study` writes it)"
-        )
+        raise FileNotFoundError(f"{directory} is not a study: it has no {FILE_NAME} (`launch study` writes it)")
     return validate(StudyManifest, _tuples(read_json(path)), str(path))
 
 
