@@ -170,8 +170,10 @@ class _Normalise(torch.autograd.Function):
         # The parameters' gradients stay this rank's share: averaging them over the ranks is the caller's.
         sums = all_reduce_(torch.stack((dweight_C, dbias_C)), ctx.group)
         dx = _gradient_of_input(operands, sums, counts_W) if ctx.needs_input_grad[0] else None
-        parameters = (None, None) if weight is None else (dweight_C, dbias_C)
-        return dx, *parameters, None, None, None, None
+        # A norm may have neither, or a scale alone.
+        dweight = dweight_C if ctx.needs_input_grad[1] else None
+        dbias = dbias_C if ctx.needs_input_grad[2] else None
+        return dx, dweight, dbias, None, None, None, None
 
 
 def _local_sums(o: _Operands) -> tuple[Tensor, Tensor]:
