@@ -125,24 +125,18 @@ def _output_row(
 
 
 @inner
-def resize_window(
-    pixels: Any,
-    image_width: int,
-    top: int,
-    left: int,
-    height: int,
-    width: int,
-    flip: bool,
-    planes_3P: Any,
-    side: int,
-    scratch: Any,
-) -> None:
-    """Window of ``pixels`` (uint8 RGB, one-dimensional, a byte readable after the end) to planes_3P (3, side*side)."""
+def resize_window(pixels: Any, image_width: int, window: Any, planes_3P: Any, side: int, scratch: Any) -> None:
+    """Part of an image to planes_3P (3, side*side).
+
+    pixels: uint8 RGB, one-dimensional, a byte readable after the end. window: top, left, height, width, and whether to
+    flip (fields of kernels_draw.DRAWN).
+    """
     # Out of the tuple once: every access to an array in it counts references.
     start_S, weight_SK, ring, total = scratch.row_start_S, scratch.row_weight_SK, scratch.ring, scratch.sum_row
     byte_S, column_weight = scratch.column_byte_S, scratch.column_weight
-    row_taps = triangle_weights(height, side, start_S, weight_SK)
-    column_taps = _column_table(width, flip, side, scratch)
+    row_taps = triangle_weights(window.height, side, start_S, weight_SK)
+    column_taps = _column_table(window.width, window.flip != 0, side, scratch)
+    corner = window.top * image_width + window.left
     rows = ring.shape[0]
     done = 0
     red, green, blue = planes_3P[0], planes_3P[1], planes_3P[2]
@@ -150,7 +144,7 @@ def resize_window(
         first = start_S[y]
         while done < first + row_taps:
             if done >= first:
-                byte = ((top + done) * image_width + left) * 3
+                byte = (corner + done * image_width) * 3
                 resize_row(pixels, byte, byte_S, column_weight, column_taps, side, ring[done % rows])
             done += 1
         low, high = y * side, (y + 1) * side

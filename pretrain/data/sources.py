@@ -90,7 +90,8 @@ def _idx(path: Path) -> Pixels:
         raise ValueError(f"{path}: not an idx file of bytes")
     dimensions = content[3]
     shape = [int(length) for length in np.frombuffer(content, ">u4", dimensions, offset=4)]
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    pixels: Pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+    return pixels.reshape(tuple(shape))
 
 
 def _fashion_mnist(split: str, directory: Path | None) -> Source:

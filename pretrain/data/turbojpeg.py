@@ -13,7 +13,7 @@ from pathlib import Path
 
 import llvmlite.binding
 
-from pretrain.data.kernels_view import DECOMPRESS_SYMBOL, DESTROY_SYMBOL, INIT_SYMBOL
+from pretrain.data.kernels_jpeg import DECOMPRESS_SYMBOL, DESTROY_SYMBOL, INIT_SYMBOL
 
 _FUNCTIONS = {"tjInitDecompress": INIT_SYMBOL, "tjDecompress2": DECOMPRESS_SYMBOL, "tjDestroy": DESTROY_SYMBOL}
 

@@ -6,8 +6,7 @@ B samples of a batch, V views, S side of a view in pixels.
 from __future__ import annotations
 
 import io
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,14 +16,14 @@ import torch
 from PIL import Image
 
 from pretrain.config import AugmentationConfig
-from pretrain.data import kernels_view, turbojpeg
+from pretrain.data import kernels_jpeg, kernels_view, turbojpeg
 from pretrain.data.batch import Batch
-from pretrain.data.beton import RAW, ImageTable
+from pretrain.data.beton import JPEG, RAW, ImageTable
 from pretrain.data.kernels_draw import settings_record
 from pretrain.data.order import Indices
 
 CENTRE_FRACTION = 0.875  # of the shorter side: SimCLR's evaluation crop, 224 of 256 px
-_CHUNKS_PER_THREAD = 4  # decoding times differ: small chunks keep the threads busy to the end of a batch
+_DECODED_PER_CHUNK = 8  # few enough that pixels are still in cache when they are rendered
 _PADDING = 8
 
 Views = npt.NDArray[np.uint8]
@@ -54,7 +53,7 @@ class ViewMaker:
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="views") if workers > 1 else None
         self._raw = bool((table.mode_N == RAW).all())
-        self._turbojpeg = not self._raw and turbojpeg.load()
+        self._turbojpeg = bool((table.mode_N == JPEG).all()) and turbojpeg.load()
 
     def augmented(self, index_B: Indices, rendering: Rendering, epoch: int) -> Batch:
         """Random views of the samples; a function of (seed, epoch, sample, view) and the settings.
@@ -64,7 +63,11 @@ class ViewMaker:
         """
 
         def render(index_b: Indices, views: Views) -> None:
-            self._augment(index_b, views, rendering, epoch)
+            data, offset_b = self._decoded(index_b)
+            kernels_view.augment(
+                data, offset_b, self.table.height_N[index_b], self.table.width_N[index_b], index_b,
+                np.uint64(rendering.seed), np.uint64(epoch), rendering.settings_V, views,
+            )  # fmt: skip
 
         return self._batch(index_B, len(rendering.settings_V), rendering.side, render)
 
@@ -75,7 +78,7 @@ class ViewMaker:
             data, offset_b = self._decoded(index_b)
             height_b, width_b = self.table.height_N[index_b], self.table.width_N[index_b]
             window_b4 = centre_windows(height_b, width_b, side)
-            kernels_view.resize_raw(data, offset_b, width_b, window_b4, views)
+            kernels_view.resize(data, offset_b, width_b, window_b4, views)
 
         return self._batch(index_B, 1, side, render)
 
@@ -89,41 +92,30 @@ class ViewMaker:
         pinned = torch.cuda.is_available()  # so that the copy to the device can overlap the step
         views_BV3SS = torch.empty(len(index_B), views, 3, side, side, dtype=torch.uint8, pin_memory=pinned)
         target = views_BV3SS.numpy()
-        if self._pool is None:
-            render(index_B, target)
-        else:
-            chunks = min(len(index_B), self._workers * (1 if self._raw else _CHUNKS_PER_THREAD))
-            bounds = np.linspace(0, len(index_B), chunks + 1).astype(int)
-            parts = [slice(low, high) for low, high in itertools.pairwise(bounds) if high > low]
-            for done in [self._pool.submit(render, index_B[part], target[part]) for part in parts]:
-                done.result()
+        chunk = -(-len(index_B) // self._workers) if self._raw else _DECODED_PER_CHUNK
+        parts = [slice(low, low + chunk) for low in range(0, len(index_B), chunk)]
+        run: Callable[..., Iterable[None]] = self._pool.map if self._pool is not None else map
+        for _ in run(lambda part: render(index_B[part], target[part]), parts):
+            pass  # raises what a chunk raised
         labels_B = torch.from_numpy(self.table.label_N[index_B])
         return Batch(views_BV3SS, labels_B, torch.from_numpy(index_B.copy()))
 
-    def _augment(self, index_b: Indices, views: Views, rendering: Rendering, epoch: int) -> None:
+    def _decoded(self, index_b: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Raw pixels of the samples: an array, and where in it each image starts."""
         table = self.table
-        height_b, width_b = table.height_N[index_b], table.width_N[index_b]
-        random = (index_b, np.uint64(rendering.seed), np.uint64(epoch), rendering.settings_V)
+        offset_b, height_b, width_b = table.offset_N[index_b], table.height_N[index_b], table.width_N[index_b]
+        if self._raw:
+            return table.data, offset_b
+        end_b = np.cumsum(3 * height_b * width_b)
+        start_b = np.concatenate([[0], end_b[:-1]])
+        pixels = np.empty(int(end_b[-1]) + _PADDING, np.uint8)
         if self._turbojpeg:
-            stored = (table.offset_N[index_b], table.size_N[index_b], height_b, width_b, table.mode_N[index_b])
-            bad = kernels_view.augment_encoded(table.data, *stored, *random, views)
+            bad = kernels_jpeg.decode(table.data, offset_b, table.size_N[index_b], height_b, width_b, start_b, pixels)
             if bad >= 0:
                 raise self._undecodable(int(index_b[bad]))
-            return
-        data, offset_b = self._decoded(index_b)
-        kernels_view.augment_raw(data, offset_b, height_b, width_b, *random, views)
-
-    def _decoded(self, index_b: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Raw pixels of the samples: an array and where in it each image starts."""
-        table = self.table
-        if self._raw:
-            return table.data, table.offset_N[index_b]
-        size_b = 3 * table.height_N[index_b] * table.width_N[index_b]
-        start_b = np.concatenate([[0], np.cumsum(size_b)[:-1]]).astype(np.int64)
-        pixels = np.empty(int(size_b.sum()) + _PADDING, np.uint8)
-        for index, start, size in zip(index_b, start_b, size_b, strict=True):
-            image = self._pixels(int(index))
-            pixels[start : start + size] = image.reshape(-1)
+        else:
+            for index, start, end in zip(index_b, start_b, end_b, strict=True):
+                pixels[start:end] = self._pixels(int(index)).reshape(-1)
         return pixels, start_b
 
     def _pixels(self, index: int) -> npt.NDArray[np.uint8]:
