@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain.losses import ntxent, ntxent_products, ntxent_tiles
+from pretrain.losses import contrastive, contrastive_products, contrastive_tiles
 from pretrain.losses.ntxent import ntxent_loss
 from tests.losses.across_ranks import assert_close, assert_one_rank, make_views, through_layer
 from tests.ranks import Ranks
@@ -29,7 +29,7 @@ def naive_ntxent(z_a: Tensor, z_b: Tensor, *, temperature: float | Tensor, negat
 
 def ntxent_with_a_shift_per_row(z_a: Tensor, z_b: Tensor, **options: Any) -> Tensor:
     """What temperatures below the range of a common shift take."""
-    with mock.patch.object(ntxent, "_common_shift", return_value=None):
+    with mock.patch.object(contrastive, "_common_shift", return_value=None):
         return ntxent_loss(z_a, z_b, **options)
 
 
@@ -163,7 +163,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("loss", [ntxent_loss, ntxent_with_a_shift_per_row])
 def test_no_tensor_is_larger_than_a_tile_or_the_rows(loss: Any) -> None:
     z_a, z_b = torch.randn(2, 1000, 16).requires_grad_()
-    with mock.patch.object(ntxent_tiles, "TILE_ROWS_CPU", 64), LargestTensor() as largest:
+    with mock.patch.object(contrastive_tiles, "TILE_ROWS_CPU", 64), LargestTensor() as largest:
         loss(z_a, z_b, temperature=0.1).backward()
         loss(z_a, z_b, temperature=0.1, negatives=2).backward()
     assert largest.numel == 2 * 1000 * 16
@@ -171,11 +171,11 @@ def test_no_tensor_is_larger_than_a_tile_or_the_rows(loss: Any) -> None:
 
 @pytest.mark.parametrize("negatives", [None, 4, 20])
 def test_the_products_of_onednn_are_those_of_torch(negatives: int | None) -> None:
-    linear = ntxent_products.onednn_linear()
+    linear = contrastive_products.onednn_linear()
     assert linear is not None, "this torch has lost the operation: drop the class that uses it"
     x_a, x_b = (x.float() for x in make_views(20, 7))
     options = {"temperature": 0.1, "negatives": negatives}
-    with mock.patch.object(ntxent_tiles, "products_of", lambda u: ntxent_products.OneDnnProducts(u, linear)):
+    with mock.patch.object(contrastive_tiles, "products_of", lambda u: contrastive_products.OneDnnProducts(u, linear)):
         actual = through_layer(lambda a, b: ntxent_loss(a, b, **options), x_a, x_b)
     expected = through_layer(lambda a, b: naive_ntxent(a, b, **options), x_a.double(), x_b.double())
     for name, value in actual.items():
@@ -183,16 +183,16 @@ def test_the_products_of_onednn_are_those_of_torch(negatives: int | None) -> Non
 
 
 def test_a_torch_without_the_private_operation_falls_back() -> None:
-    ntxent_products.onednn_linear.cache_clear()
+    contrastive_products.onednn_linear.cache_clear()
     with (
         mock.patch.object(torch.ops.mkldnn, "_linear_pointwise", mock.Mock(side_effect=RuntimeError)),
         mock.patch.object(torch.backends.cpu, "get_cpu_capability", return_value="AVX512"),
     ):
-        assert type(ntxent_products.products_of(torch.ones(2, 2))) is ntxent_products.Products
-    ntxent_products.onednn_linear.cache_clear()
+        assert type(contrastive_products.products_of(torch.ones(2, 2))) is contrastive_products.Products
+    contrastive_products.onednn_linear.cache_clear()
     with mock.patch.object(torch.backends.cpu, "get_cpu_capability", return_value="AVX512"):
-        assert type(ntxent_products.products_of(torch.ones(2, 2))) is ntxent_products.OneDnnProducts
-        assert type(ntxent_products.products_of(torch.ones(2, 2).double())) is ntxent_products.Products
+        assert type(contrastive_products.products_of(torch.ones(2, 2))) is contrastive_products.OneDnnProducts
+        assert type(contrastive_products.products_of(torch.ones(2, 2).double())) is contrastive_products.Products
 
 
 @pytest.mark.parametrize(

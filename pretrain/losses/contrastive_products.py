@@ -1,6 +1,6 @@
 """The matrix products of the contrastive tiles: torch's own, or oneDNN's where that is faster.
 
-M rows of the global batch, N rows of this rank, D dimensions, (C, I, J) a tile (see ntxent_tiles).
+M rows of the global batch, N rows of this rank, D dimensions, (C, I, J) a tile (see contrastive_tiles).
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretrain.losses.ntxent_products import Products, Span, products_of
-from pretrain.losses.ntxent_work import Between, Within
+from pretrain.losses.contrastive_products import Products, Span, products_of
+from pretrain.losses.contrastive_work import Between, Within
 
 # Rows of a tile; even, so that a row and its positive share a tile. On a CPU a tile and its weights stay in the cache.
 TILE_ROWS_CPU = 512
