@@ -1,0 +1,228 @@
+"""Statistics of a study: means over seeds, intervals, contrasts and slopes. Numbers only; `sentences` says them.
+
+A condition is one place of one curve, measured with n seeds. All intervals of a question come from one standard
+deviation, pooled over its conditions (pure error): s^2 = sum_i (n_i - 1) s_i^2 / df, df = sum_i (n_i - 1). With two
+or three seeds a condition's own deviation is too uncertain to be of use. Where df is 0 there is no interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval.manifest import Baseline, Question
+from eval.report.collect import PointRecord, StudyRecord
+from eval.report.distributions import f_tail, student_t, studentized_range
+
+# Lack of fit is worth a remark when chance alone shows as much less often than this.
+REMARKABLE = 0.05
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate in percentage points with its 95 % interval, None where none can be computed."""
+
+    value: float
+    half_width: float | None
+
+    @property
+    def low(self) -> float | None:
+        return None if self.half_width is None else self.value - self.half_width
+
+    @property
+    def high(self) -> float | None:
+        return None if self.half_width is None else self.value + self.half_width
+
+    @property
+    def contains_zero(self) -> bool | None:
+        """None where there is no interval."""
+        return None if self.half_width is None else abs(self.value) <= self.half_width
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One place of one curve: its points, and the accuracies of those that have one."""
+
+    curve: str
+    x: float
+    records: tuple[PointRecord, ...]
+    mean: Interval | None
+
+    @property
+    def measured(self) -> tuple[PointRecord, ...]:
+        return tuple(record for record in self.records if record.top1 is not None)
+
+    @property
+    def missing(self) -> tuple[PointRecord, ...]:
+        return tuple(record for record in self.records if record.top1 is None)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Least-squares slope of one curve: points per doubling of x, or per unit of a linear axis."""
+
+    curve: str
+    per_doubling: bool
+    slope: Interval
+    lack_of_fit: bool  # the conditions leave the line by more than the seeds differ
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Best against worst condition. The interval is Tukey's: it allows for both having been picked by their result."""
+
+    best: Condition
+    worst: Condition
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class QuestionAnalysis:
+    """What one question's points say."""
+
+    question: Question
+    conditions: tuple[Condition, ...]
+    pooled_deviation: float | None
+    degrees_of_freedom: int
+    contrast: Contrast | None
+    slopes: tuple[Slope, ...]
+
+    @property
+    def missing(self) -> tuple[PointRecord, ...]:
+        return tuple(record for condition in self.conditions for record in condition.missing)
+
+    def curve(self, label: str) -> tuple[Condition, ...]:
+        """Conditions of one curve by increasing x."""
+        return tuple(sorted((c for c in self.conditions if c.curve == label), key=lambda c: c.x))
+
+
+@dataclass(frozen=True)
+class BaselineAnalysis:
+    """A reference: its own seeds, its own deviation."""
+
+    baseline: Baseline
+    condition: Condition
+    degrees_of_freedom: int
+
+
+def analyse_question(study: StudyRecord, question: Question) -> QuestionAnalysis:
+    """Conditions, intervals, the largest difference and the slopes of ``question``."""
+    groups = _groups(study, question)
+    deviation, freedom = pooled_deviation([_values(records) for records in groups.values()])
+    conditions = tuple(
+        Condition(curve, x, tuple(records), _mean(_values(records), deviation, freedom))
+        for (curve, x), records in groups.items()
+    )
+    measured = [condition for condition in conditions if condition.mean is not None]
+    slopes = (
+        _slope([c for c in measured if c.curve == curve.label], question, curve.label, deviation, freedom)
+        for curve in question.curves
+    )
+    return QuestionAnalysis(
+        question=question,
+        conditions=conditions,
+        pooled_deviation=deviation,
+        degrees_of_freedom=freedom,
+        contrast=_contrast(measured, deviation, freedom),
+        slopes=tuple(slope for slope in slopes if slope is not None),
+    )
+
+
+def analyse_baseline(study: StudyRecord, baseline: Baseline) -> BaselineAnalysis:
+    """Mean of a baseline's seeds."""
+    records = tuple(study.points[name] for name in baseline.points if name in study.points)
+    values = _values(records)
+    deviation, freedom = pooled_deviation([values])
+    return BaselineAnalysis(
+        baseline, Condition(baseline.title, 0.0, records, _mean(values, deviation, freedom)), freedom
+    )
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float | None, int]:
+    """(standard deviation pooled over ``groups``, its degrees of freedom); None and 0 where it cannot be known.
+
+    It cannot where no group has two values, nor where all seeds agree to the last digit: then they are no seeds.
+    """
+    freedom = sum(len(values) - 1 for values in groups if values)
+    if freedom <= 0:
+        return None, 0
+    squares = 0.0
+    for values in groups:
+        mean = sum(values) / len(values) if values else 0.0
+        squares += sum((value - mean) ** 2 for value in values)
+    return (math.sqrt(squares / freedom), freedom) if squares > 0 else (None, 0)
+
+
+def _groups(study: StudyRecord, question: Question) -> dict[tuple[str, float], list[PointRecord]]:
+    groups: dict[tuple[str, float], list[PointRecord]] = {}
+    for curve in question.curves:
+        for x, name in sorted(zip(curve.x, curve.points), key=lambda pair: pair[0]):
+            if name in study.points:
+                groups.setdefault((curve.label, x), []).append(study.points[name])
+    return groups
+
+
+def _values(records: Sequence[PointRecord]) -> list[float]:
+    return [record.top1 for record in records if record.top1 is not None]
+
+
+def _mean(values: Sequence[float], deviation: float | None, freedom: int) -> Interval | None:
+    if not values:
+        return None
+    half = None if deviation is None else student_t(freedom) * deviation / math.sqrt(len(values))
+    return Interval(sum(values) / len(values), half)
+
+
+def _contrast(measured: Sequence[Condition], deviation: float | None, freedom: int) -> Contrast | None:
+    ranked = sorted((c.mean.value, i) for i, c in enumerate(measured) if c.mean is not None)
+    if len(ranked) < 2:
+        return None
+    best, worst = measured[ranked[-1][1]], measured[ranked[0][1]]
+    half = None
+    if deviation is not None:
+        error = deviation * math.sqrt((1 / len(best.measured) + 1 / len(worst.measured)) / 2)
+        half = studentized_range(len(ranked), freedom) * error
+    return Contrast(best, worst, Interval(ranked[-1][0] - ranked[0][0], half))
+
+
+def _slope(
+    conditions: Sequence[Condition], question: Question, curve: str, deviation: float | None, freedom: int
+) -> Slope | None:
+    per_doubling = question.x_scale != "linear" and all(condition.x > 0 for condition in conditions)
+    pairs = [
+        (math.log2(condition.x) if per_doubling else condition.x, value)
+        for condition in conditions
+        for value in _values(condition.records)
+    ]
+    places = {x for x, _ in pairs}
+    if len(places) < 2:
+        return None
+    mean_x = sum(x for x, _ in pairs) / len(pairs)
+    mean_y = sum(y for _, y in pairs) / len(pairs)
+    spread = sum((x - mean_x) ** 2 for x, _ in pairs)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in pairs) / spread
+    half = None if deviation is None else student_t(freedom) * deviation / math.sqrt(spread)
+    bent = _lack_of_fit(conditions, per_doubling, (mean_x, mean_y, slope), deviation, freedom)
+    return Slope(curve, per_doubling, Interval(slope, half), bent)
+
+
+def _lack_of_fit(
+    conditions: Sequence[Condition],
+    per_doubling: bool,
+    line: tuple[float, float, float],
+    deviation: float | None,
+    freedom: int,
+) -> bool:
+    """F test of the conditions' distances from the line against the pooled deviation."""
+    extra = len(conditions) - 2
+    if deviation is None or extra < 1 or deviation == 0:
+        return False
+    mean_x, mean_y, slope = line
+    misfit = 0.0
+    for condition in conditions:
+        if condition.mean is not None:
+            x = math.log2(condition.x) if per_doubling else condition.x
+            predicted = mean_y + slope * (x - mean_x)
+            misfit += len(condition.measured) * (condition.mean.value - predicted) ** 2
+    return f_tail(misfit / extra / deviation**2, (extra, freedom)) < REMARKABLE

@@ -1,0 +1,148 @@
+"""The table of runs: the same rows for the page, for Markdown and for results.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from eval.report.collect import PROBE_NUMBERS, PointRecord, StudyRecord, number
+from eval.report.figures import settings_label
+from eval.report.text import count, duration, plain
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a person reads, and what the column is sorted by (None sorts last)."""
+
+    text: str
+    sort: float | str | None
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run of the table."""
+
+    record: PointRecord
+    cells: tuple[Cell, ...]
+    command: str
+
+
+HEADERS = (
+    "Run",
+    "Seed",
+    "Top-1 %",
+    "Top-5 %",
+    "kNN %",
+    "Steps",
+    "Training",
+    "Images/s",
+    "Ranks",
+    "Revision",
+)
+
+
+def run_rows(study: StudyRecord) -> tuple[RunRow, ...]:
+    """One row for each point, in the study's order."""
+    return tuple(_row(record, study) for record in study.points.values())
+
+
+def results_csv(study: StudyRecord) -> str:
+    """Everything about every point, one line each; what is not known is empty."""
+    settings = list(dict.fromkeys(key for record in study.points.values() for key in record.point.settings))
+    packages = sorted({name for record in study.points.values() for name in record.environment.get("packages", {})})
+    fixed = ["point", "fingerprint", "seed", "status", "detail", "top1_interval_low", "top1_interval_high"]
+    training = ["total_steps", "epochs", "images_seen", "train_seconds", "images_per_second", "world_size", "restarts"]
+    columns = [*fixed, *PROBE_NUMBERS, "probe_seconds", *training, *settings]
+    columns += ["git_revision", "python", *packages, "command"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for record in study.points.values():
+        writer.writerow(_csv_row(record, training, packages))
+    return text.getvalue()
+
+
+def reproduction(record: PointRecord) -> str:
+    """The command that makes this run again."""
+    command: Any = record.point.command or record.environment.get("command")
+    return shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
+
+
+def software(study: StudyRecord) -> list[tuple[str, int]]:
+    """(versions and machine, number of runs with them), most first."""
+    found: dict[str, int] = {}
+    for record in study.points.values():
+        environment = record.environment
+        if environment:
+            packages = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
+            key = f"Python {environment.get('python', '?')}, {packages}; {environment.get('platform', '?')}"
+            found[key] = found.get(key, 0) + 1
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+def revisions(study: StudyRecord) -> list[str]:
+    """Git revisions that the runs were made with."""
+    return sorted(
+        {str(r.environment["git_revision"]) for r in study.points.values() if r.environment.get("git_revision")}
+    )
+
+
+def _row(record: PointRecord, study: StudyRecord) -> RunRow:
+    measured, training = record.measured, record.training
+    seconds = number(training.get("train_seconds"))
+    rate = number(training.get("images_per_second"))
+    steps = training.get("total_steps", record.point.plan.get("total_steps"))
+    ranks = training.get("world_size", record.point.world_size)
+    revision = _short_revision(record.environment.get("git_revision"))
+    finished = record.status == "finished"
+    cells = [
+        Cell(settings_label(record, study), settings_label(record, study)),
+        Cell(str(record.point.seed), record.point.seed),
+        Cell(plain(record.top1) if finished and study.metric == "top1" else "", _finite(measured, "top1", finished)),
+        Cell(plain(_finite(measured, "top5", finished)), _finite(measured, "top5", finished)),
+        Cell(plain(_finite(measured, "knn_top1", finished)), _finite(measured, "knn_top1", finished)),
+        Cell(count(steps), number(steps)),
+        Cell(duration(seconds) if training else "", seconds if training else None),
+        Cell(count(rate) if training else "", rate),
+        Cell(count(ranks), number(ranks)),
+        Cell(revision, revision or None),
+    ]
+    if not finished:
+        cells[2] = Cell(record.status, None)
+    return RunRow(record, tuple(cells), reproduction(record))
+
+
+def _finite(measured: dict[str, float | None], name: str, finished: bool) -> float | None:
+    return measured.get(name) if finished else None
+
+
+def _short_revision(revision: Any) -> str:
+    text = str(revision or "")
+    head, dash, state = text.partition("-")
+    return f"{head[:8]}{dash}{state}"
+
+
+def _csv_row(record: PointRecord, training: list[str], packages: list[str]) -> dict[str, Any]:
+    low, high = record.top1_interval or (None, None)
+    environment = record.environment
+    finished = record.status == "finished"
+    return {
+        "point": record.name,
+        "fingerprint": record.point.fingerprint,
+        "seed": record.point.seed,
+        "status": record.status,
+        "detail": record.detail,
+        "top1_interval_low": low,
+        "top1_interval_high": high,
+        **{name: value if finished else None for name, value in record.measured.items()},
+        "probe_seconds": record.probe_seconds,
+        **{name: number(record.training.get(name)) for name in training},
+        **record.point.settings,
+        "git_revision": environment.get("git_revision"),
+        "python": environment.get("python"),
+        **{name: environment.get("packages", {}).get(name) for name in packages},
+        "command": reproduction(record),
+    }

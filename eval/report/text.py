@@ -1,0 +1,67 @@
+"""Numbers as a person reads them. None, and whatever is not finite, is a dash and never a number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """``83.12 %``, or a dash."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f} %"
+
+
+def plain(value: float | None, digits: int = 2) -> str:
+    """``83.12``, or a dash."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """``+0.31`` or ``−0.31``."""
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def count(value: Any) -> str:
+    """``1,234``, or a dash."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return DASH
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """``42 s``, ``3 min 05 s`` or ``2 h 07 min``, or a dash."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def setting(value: Any) -> str:
+    """A configuration value: ``64``, ``0.075``, ``all``, ``simclr``."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return str(value.get("name", "…"))
+    if isinstance(value, list | tuple):
+        return "–".join(setting(item) for item in value)
+    return str(value)
+
+
+def many(number: int, noun: str, plural: str | None = None) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(items: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
