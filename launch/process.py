@@ -194,13 +194,13 @@ def readable_tail(log: Path, start: int = 0, lines: int = TAIL_LINES) -> str:
         file.seek(max(start, size - 2**18))
         text = file.read().decode(errors="replace")
     kept = [line.rpartition("\r")[2] for line in text.rstrip().split("\n")]
-    own = next((number for number, line in enumerate(kept) if _TORCHRUN_REPORT.match(line)), None)
-    if own:
-        kept = kept[:own]
-    return "\n".join(kept[-lines:])
+    report = next((number for number, line in enumerate(kept) if _FAILURE_REPORT.match(line)), None)
+    own = [line for line in kept[:report] if not _TORCHRUN_LINE.match(line)]
+    return "\n".join((own or kept)[-lines:])
 
 
-_TORCHRUN_REPORT = re.compile(r"^E\d{4} [\d:.]+ \d+ \S*torch/distributed/elastic/")
+_TORCHRUN_LINE = re.compile(r"^[EW]\d{4} [\d:.]+ \d+ \S*torch/distributed/elastic/")
+_FAILURE_REPORT = re.compile(_TORCHRUN_LINE.pattern.replace("[EW]", "E") + r".* failed \(exitcode")
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

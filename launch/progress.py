@@ -32,6 +32,7 @@ class Progress:
         self._seen = {state.point.name: state.images_seen for state in states}
         self._began, self._at_start = time.monotonic(), sum(self._seen.values())
         self._next_look = self._next_line = 0.0
+        self._last_words: set[str] = set()  # of jobs that failed
         self._bars: Bars | None = None
         self._overall: TaskID | None = None
         self._rows: dict[str, TaskID] = {}
@@ -84,9 +85,12 @@ class Progress:
             self.note(f"{task.job.label}: done in {duration(outcome.seconds)}{self._gain(task)}{self._left()}")
 
     def failed(self, outcome: Outcome) -> None:
-        """A job failed: say so, with the end of what it printed."""
+        """A job failed: say so, with the end of what it printed, unless another printed the same."""
         self.note(f"{outcome.job.label}: FAILED with exit status {outcome.exit_status}; the end of {outcome.job.log}:")
-        self.note("\n".join(f"    {line}" for line in outcome.tail.split("\n")))
+        lines = outcome.tail.split("\n")
+        known = lines[-1] in self._last_words
+        self._last_words.add(lines[-1])
+        self.note("\n".join(f"    {line}" for line in (lines[-1:] if known else lines)))
 
     def skipped(self, task: Task, because: Task) -> None:
         """A job is not started, since one that it needs failed."""

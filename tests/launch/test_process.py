@@ -15,7 +15,8 @@ from launch.lock import StudyLocked, study_lock
 from launch.process import Job, RunningJob, StopRequest, readable_tail, stop_all
 from launch.state import process_exists
 
-TORCHRUN_END = """Traceback (most recent call last):
+TORCHRUN_END = """W1121 23:19:57.100000 8454 .venv/torch/distributed/elastic/multiprocessing/api.py:1028] Sending
+Traceback (most recent call last):
 ValueError: the cause
 E1121 23:19:58.507000 8454 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 1
 Traceback (most recent call last):
@@ -34,7 +35,7 @@ def test_tail_shows_the_cause_and_not_what_torchrun_says_of_it(tmp_path: Path) -
     log = tmp_path / "train.log"
     log.write_text("older\n" + TORCHRUN_END)
     assert readable_tail(log, start=6) == "Traceback (most recent call last):\nValueError: the cause"
-    log.write_text(TORCHRUN_END.split("\n", 2)[2])
+    log.write_text(TORCHRUN_END.split("\n", 3)[3])
     assert "ChildFailedError" in readable_tail(log)  # where there is nothing else
     log.write_text("1 %\r50 %\r100 %\n" * 50)
     assert readable_tail(log, lines=3) == "100 %\n100 %\n100 %"
