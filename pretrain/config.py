@@ -99,11 +99,15 @@ class AugmentationConfig(ViewSettings):
 
 
 class EncoderConfig(Section):
-    """ResNet of torchvision's blocks. ``width`` multiplies every channel count; ``small`` is SimCLR's CIFAR stem."""
+    """ResNet of torchvision's blocks; ``width`` multiplies every channel count.
+
+    stem: ``imagenet`` 7x7 stride 2 and max-pool; ``small`` 3x3 stride 1, SimCLR's for CIFAR; ``strided`` 3x3 stride 2, a
+    quarter of the cost of ``small``.
+    """
 
     architecture: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     width: PositiveFloat = 1.0
-    stem: Literal["imagenet", "small"] = "imagenet"
+    stem: Literal["imagenet", "strided", "small"] = "imagenet"
     zero_init_last_gamma: bool = True
 
     @property

@@ -5,6 +5,8 @@ At width 1 the state dict is torchvision's without ``fc.*``, and so is the outpu
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -26,12 +28,7 @@ class Encoder(nn.Module):
         super().__init__()
         block, depths = BLOCKS[config.architecture]
         width = config.stage_width(0)
-        if config.stem == "imagenet":
-            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
-            self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
-        else:
-            self.conv1 = nn.Conv2d(3, width, 3, stride=1, padding=1, bias=False)
-            self.maxpool = nn.Identity()
+        self.conv1, self.maxpool = _stem(config.stem, width)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.layer1, width = _stage(block, depths[0], width, config.stage_width(0), stride=1)
@@ -50,6 +47,17 @@ class Encoder(nn.Module):
 def build_encoder(config: EncoderConfig) -> Encoder:
     """Encoder with random weights from torch's default generator (He initialisation, fan out, as in torchvision)."""
     return Encoder(config)
+
+
+def _stem(stem: Literal["imagenet", "strided", "small"], width: int) -> tuple[nn.Conv2d, nn.Module]:
+    """(first convolution, what follows its norm): the resolution is divided by 4, 2 or 1."""
+    match stem:
+        case "imagenet":
+            return nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False), nn.MaxPool2d(3, stride=2, padding=1)
+        case "strided":
+            return nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False), nn.Identity()
+        case "small":
+            return nn.Conv2d(3, width, 3, stride=1, padding=1, bias=False), nn.Identity()
 
 
 def _stage(
