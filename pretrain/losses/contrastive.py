@@ -38,9 +38,7 @@ def contrastive_loss(
     """See ntxent.ntxent_loss and dcl.dcl_loss for the arguments. Collective in the forward: every rank calls this."""
     group_pairs = check_contrastive(z_a, z_b, temperature, group, negatives)
     if decoupled and group_pairs == 1:
-        raise ValueError(
-            "decoupled contrastive loss: a global batch of 1 pair has no negatives; wanted 2 or more"
-        )
+        raise ValueError("decoupled contrastive loss: a global batch of 1 pair has no negatives; wanted 2 or more")
     with without_autocast(z_a):
         u_ND = scaled_rows(z_a, z_b, temperature)
         loss: Tensor = _Contrastive.apply(u_ND, group, group_pairs, _largest_similarity(temperature, u_ND), decoupled)

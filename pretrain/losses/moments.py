@@ -1,0 +1,50 @@
+"""Moments of the global batch for losses that every rank computes alike from them: no communication in the backward.
+
+B rows on this rank, G in the global batch, D dimensions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pretrain.collectives import Group, all_reduce_, all_reduce_sum_shared, group_rank_and_size
+
+
+def near_mean(z_a: Tensor, z_b: Tensor, group: Group) -> tuple[Tensor, Tensor, int]:
+    """Both (B, D) minus their means over the global batch, taken as constants; and G.
+
+    Sums of products of such rows do not cancel; what is left of the mean, zero in value, still has its gradient and
+    goes into `covariance`. Collective: every rank calls this.
+    """
+    rows = z_a.shape[0] * group_rank_and_size(group)[1]
+    with torch.no_grad():
+        means_2D = all_reduce_(torch.stack((z_a.sum(0), z_b.sum(0))), group) / rows
+    return z_a - means_2D[0], z_b - means_2D[1], rows
+
+
+def sums_over_ranks(tensors: Sequence[Tensor], group: Group) -> list[Tensor]:
+    """The sum over ranks of each tensor, in one message; every rank must go on to the same scalar (see collectives).
+
+    Collective in the forward: every rank calls this.
+    """
+    if group_rank_and_size(group)[1] == 1:
+        return list(tensors)
+    flat = all_reduce_sum_shared(torch.cat([tensor.flatten() for tensor in tensors]), group)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def covariance(products_DD: Tensor, sum_x_D: Tensor, sum_y_D: Tensor, rows: int) -> Tensor:
+    """(D, D) biased covariance of x and y from x.T @ y and the sums of x and of y, all of rows near their mean."""
+    return (products_DD - torch.outer(sum_x_D, sum_y_D) / rows) / rows
+
+
+def variance(squares_D: Tensor, sum_D: Tensor, rows: int) -> Tensor:
+    """(D,) biased variance from the sum of squares and the sum of rows near their mean."""
+    return (squares_D - sum_D.square() / rows) / rows
+
+
+def off_diagonal_squares(matrix_DD: Tensor) -> Tensor:
+    """The sum of the squares of all entries off the diagonal."""
+    return (matrix_DD - torch.diag(matrix_DD.diagonal())).square().sum()
