@@ -61,13 +61,17 @@ def augment(
     offset_B: Any,
     height_B: Any,
     width_B: Any,
+    window_B4: Any,
     index_B: Any,
     seed: Any,
     epoch: Any,
     settings_V: Any,
     views_BV3SS: Any,
 ) -> None:
-    """Random views: functions of (seed, epoch, index_B[b], view) and the settings alone."""
+    """Random views: functions of (seed, epoch, index_B[b], view) and the settings alone.
+
+    window_B4: top, left, height, width to take instead of the random crop; shape (0, 4) for random crops.
+    """
     # One body instead of a function per view: LLVM would optimise the whole once more at each level of calls.
     side = views_BV3SS.shape[3]
     scratch = _view_scratch(side, max(height_B.max(), width_B.max()), _largest_radius(settings_V))
@@ -78,6 +82,9 @@ def augment(
             settings = settings_V[v]
             key = view_key(seed, epoch, np.uint64(index_B[b]), np.uint64(v))
             draw_view(key, height_B[b], width_B[b], settings, drawn)
+            if len(window_B4) > 0:
+                drawn.top, drawn.left = window_B4[b, 0], window_B4[b, 1]
+                drawn.height, drawn.width = window_B4[b, 2], window_B4[b, 3]
             resize_window(pixels, width_B[b], drawn, planes_3P, side, scratch.resize)
             change_colour(planes_3P, settings, drawn)
             for channel in range(3):
@@ -89,22 +96,6 @@ def augment(
                     _store(planes_3P[channel], output_P)
                 if drawn.solarize:
                     _solarize(output_P, settings.solarize_threshold)
-
-
-@kernel
-def resize(data: Any, offset_B: Any, width_B: Any, window_B4: Any, views_BV3SS: Any) -> None:
-    """View 0 of every image: its window (top, left, height, width), without augmentation."""
-    side = views_BV3SS.shape[3]
-    scratch = _view_scratch(side, window_B4.max(), 0)
-    planes_3P, drawn = scratch.planes_3P, scratch.drawn[0]
-    drawn.flip = 0
-    for b in range(len(offset_B)):
-        drawn.top, drawn.left, drawn.height, drawn.width = (
-            window_B4[b, 0], window_B4[b, 1], window_B4[b, 2], window_B4[b, 3],
-        )  # fmt: skip
-        resize_window(data[offset_B[b] :], width_B[b], drawn, planes_3P, side, scratch.resize)
-        for channel in range(3):
-            _store(planes_3P[channel], views_BV3SS[b, 0, channel].reshape(side * side))
 
 
 @kernel

@@ -75,8 +75,9 @@ def synthetic(split: str, images: int, side: int = _SYNTHETIC_SIDE) -> Source:
         angle = np.pi * label / _SYNTHETIC_CLASSES
         wave = np.sin(2 * np.pi * (3 * (x * np.cos(angle) + y * np.sin(angle)) + random.random()))
         tint = 0.5 + 0.5 * np.cos(2 * np.pi * (label / _SYNTHETIC_CLASSES + np.arange(3) / 3))
-        image = 128 + 80 * wave[:, :, None] * tint + random.normal(0, 20, (side, side, 3))
-        return np.clip(image, 0, 255).astype(np.uint8)
+        level = 128 + 80 * wave[:, :, None] * tint + random.normal(0, 20, (side, side, 3))
+        image: Pixels = np.clip(level, 0, 255).astype(np.uint8)
+        return image
 
     labels = np.arange(images, dtype=np.int64) % _SYNTHETIC_CLASSES
     return Source(labels, tuple(f"stripes {k}" for k in range(_SYNTHETIC_CLASSES)), pixels)
@@ -90,8 +91,8 @@ def _idx(path: Path) -> Pixels:
         raise ValueError(f"{path}: not an idx file of bytes")
     dimensions = content[3]
     shape = [int(length) for length in np.frombuffer(content, ">u4", dimensions, offset=4)]
-    pixels: Pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    return pixels.reshape(tuple(shape))
+    pixels: Pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    return pixels
 
 
 def _fashion_mnist(split: str, directory: Path | None) -> Source:

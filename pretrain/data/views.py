@@ -19,12 +19,14 @@ from pretrain.config import AugmentationConfig
 from pretrain.data import kernels_jpeg, kernels_view, turbojpeg
 from pretrain.data.batch import Batch
 from pretrain.data.beton import JPEG, RAW, ImageTable
-from pretrain.data.kernels_draw import settings_record
+from pretrain.data.kernels_draw import SETTINGS, settings_record
 from pretrain.data.order import Indices
 
 CENTRE_FRACTION = 0.875  # of the shorter side: SimCLR's evaluation crop, 224 of 256 px
 _DECODED_PER_CHUNK = 8  # few enough that pixels are still in cache when they are rendered
 _PADDING = 8
+
+_RANDOM_WINDOWS = np.empty((0, 4), np.int64)
 
 Views = npt.NDArray[np.uint8]
 
@@ -63,22 +65,18 @@ class ViewMaker:
         """
 
         def render(index_b: Indices, views: Views) -> None:
-            data, offset_b = self._decoded(index_b)
-            kernels_view.augment(
-                data, offset_b, self.table.height_N[index_b], self.table.width_N[index_b], index_b,
-                np.uint64(rendering.seed), np.uint64(epoch), rendering.settings_V, views,
-            )  # fmt: skip
+            self._render(index_b, _RANDOM_WINDOWS, rendering, epoch, views)
 
         return self._batch(index_B, len(rendering.settings_V), rendering.side, render)
 
     def centred(self, index_B: Indices, side: int) -> Batch:
         """One view without augmentation. Images larger than ``side``: the centre 7/8; others: the centre square."""
 
+        plain = Rendering(np.zeros(1, SETTINGS), side, seed=0)  # every probability zero
+
         def render(index_b: Indices, views: Views) -> None:
-            data, offset_b = self._decoded(index_b)
-            height_b, width_b = self.table.height_N[index_b], self.table.width_N[index_b]
-            window_b4 = centre_windows(height_b, width_b, side)
-            kernels_view.resize(data, offset_b, width_b, window_b4, views)
+            window_b4 = centre_windows(self.table.height_N[index_b], self.table.width_N[index_b], side)
+            self._render(index_b, window_b4, plain, 0, views)
 
         return self._batch(index_B, 1, side, render)
 
@@ -100,6 +98,14 @@ class ViewMaker:
         labels_B = torch.from_numpy(self.table.label_N[index_B])
         return Batch(views_BV3SS, labels_B, torch.from_numpy(index_B.copy()))
 
+    def _render(
+        self, index_b: Indices, window_b4: npt.NDArray[np.int64], rendering: Rendering, epoch: int, views: Views
+    ) -> None:
+        data, offset_b = self._decoded(index_b)
+        sizes = (self.table.height_N[index_b], self.table.width_N[index_b])
+        counters = (index_b, np.uint64(rendering.seed), np.uint64(epoch))
+        kernels_view.augment(data, offset_b, *sizes, window_b4, *counters, rendering.settings_V, views)
+
     def _decoded(self, index_b: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Raw pixels of the samples: an array, and where in it each image starts."""
         table = self.table
@@ -116,6 +122,7 @@ class ViewMaker:
         else:
             for index, start, end in zip(index_b, start_b, end_b, strict=True):
                 pixels[start:end] = self._pixels(int(index)).reshape(-1)
+        pixels.setflags(write=False)  # the type of the mapped file: one compilation serves both
         return pixels, start_b
 
     def _pixels(self, index: int) -> npt.NDArray[np.uint8]:
@@ -147,4 +154,5 @@ def centre_windows(height_b: npt.NDArray[np.int64], width_b: npt.NDArray[np.int6
     shorter_b = np.minimum(height_b, width_b)
     reduced_b = np.maximum(np.rint(shorter_b * CENTRE_FRACTION).astype(np.int64), 1)
     square_b = np.where(shorter_b > side, reduced_b, shorter_b)
-    return np.stack([(height_b - square_b) // 2, (width_b - square_b) // 2, square_b, square_b], axis=1)
+    top_b, left_b = (height_b - square_b) // 2, (width_b - square_b) // 2
+    return np.ascontiguousarray(np.stack([top_b, left_b, square_b, square_b], axis=1))

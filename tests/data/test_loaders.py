@@ -1,0 +1,164 @@
+"""One law for both loaders: what a global batch holds depends on (seed, epoch, number) alone."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from pretrain.config import AugmentationConfig, DataConfig
+from pretrain.data import turbojpeg
+from pretrain.data.beton import read_table
+from pretrain.data.catalog import beton_path
+from pretrain.data.loader import Batch, Loader, build_loader
+from tests.data.conftest import JPEG_IMAGES, RAW_IMAGES
+
+LoaderName = Literal["ffcv", "beton"]
+LOADERS: tuple[LoaderName, ...] = ("ffcv", "beton")
+GLOBAL_BATCH = 12
+
+
+def make(
+    directory: Path, loader: LoaderName, *, rank: int = 0, world_size: int = 1, workers: int = 1, seed: int = 1,
+    images: int | None = None, batch: int = GLOBAL_BATCH,
+) -> Loader:  # fmt: skip
+    dataset = "synthetic" if directory.name.startswith("raw") else "imagefolder"
+    data = DataConfig(dataset=dataset, directory=directory, loader=loader, workers=workers, images=images)
+    augmentation = AugmentationConfig(crop_size_px=24, blur_kernel_fraction=0.2, solarize_probability=0.2)
+    return build_loader(data, augmentation, seed=seed, global_batch_size=batch, rank=rank, world_size=world_size)
+
+
+def digests(directory: Path, loader: LoaderName, epoch: int = 0, first_batch: int = 0, world_size: int = 1, **kw: Any):
+    """sha256 of every global batch: views, labels and indices of the ranks side by side."""
+    loaders = [make(directory, loader, rank=rank, world_size=world_size, **kw) for rank in range(world_size)]
+    result = []
+    for shares in zip(*(each.epoch(epoch, first_batch=first_batch) for each in loaders), strict=True):
+        digest = hashlib.sha256()
+        for part in zip(*shares, strict=True):
+            digest.update(torch.cat(part).numpy().tobytes())
+        result.append(digest.hexdigest())
+    for each in loaders:
+        each.close()
+    return result
+
+
+@pytest.mark.parametrize("kind", ["raw", "jpeg"])
+def test_global_batches_do_not_know_who_makes_them(kind: str, request: pytest.FixtureRequest) -> None:
+    directory = request.getfixturevalue(f"{kind}_directory")
+    wanted = digests(directory, "beton", epoch=3)
+    assert len(wanted) == (RAW_IMAGES if kind == "raw" else JPEG_IMAGES) // GLOBAL_BATCH
+    assert len(set(wanted)) == len(wanted)
+    for loader in LOADERS:
+        for world_size, workers in ((1, 1), (2, 2), (4, 1), (1, 2)):
+            got = digests(directory, loader, 3, world_size=world_size, workers=workers)
+            assert got == wanted, (loader, world_size, workers)
+        assert digests(directory, loader, 3, first_batch=1, world_size=3) == wanted[1:]
+
+
+def test_seeds_and_epochs_differ(raw_directory: Path) -> None:
+    seen = [digests(raw_directory, "beton", epoch, seed=seed)[0] for seed in (1, 2) for epoch in (0, 1)]
+    assert len(set(seen)) == 4
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_batch(raw_directory: Path, loader: LoaderName) -> None:
+    """Shapes, types, right labels, views that differ, and storage that later batches leave alone."""
+    it = make(raw_directory, loader)
+    assert (it.images, it.batches_per_epoch, it.batch_size_per_rank) == (RAW_IMAGES, RAW_IMAGES // GLOBAL_BATCH, 12)
+    batches = [(batch, Batch(*(part.clone() for part in batch))) for batch in it.epoch(0)]
+    for batch, copy in batches:
+        assert batch.views.shape == (12, 2, 3, 24, 24)
+        assert (batch.views.dtype, batch.labels.dtype, batch.indices.dtype) == (torch.uint8, torch.int64, torch.int64)
+        torch.testing.assert_close(batch.labels, batch.indices % 10)
+        assert (batch.views[:, 0] != batch.views[:, 1]).flatten(1).any(1).all()
+        assert all(torch.equal(kept, then) for kept, then in zip(batch, copy, strict=True))
+    assert len(torch.cat([batch.indices for batch, _ in batches]).unique()) == RAW_IMAGES // 12 * 12
+    it.close()
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_subset_is_used_alone(raw_directory: Path, loader: LoaderName) -> None:
+    it = make(raw_directory, loader, images=30)
+    seen = {int(index) for epoch in range(3) for batch in it.epoch(epoch) for index in batch.indices}
+    it.close()
+    assert it.images == 30
+    assert 24 <= len(seen) <= 30
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_leaving_early_ends_the_threads(raw_directory: Path, loader: LoaderName) -> None:
+    before = threading.active_count()
+    it = make(raw_directory, loader, workers=2)
+    for _ in range(8):
+        for _batch in it.epoch(0):
+            break
+    open_epoch = it.epoch(1)
+    next(open_epoch)
+    assert threading.active_count() > before
+    del open_epoch
+    it.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_torchs_thread_count_is_left_alone(raw_directory: Path, loader: LoaderName) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        it = make(raw_directory, loader)
+        next(it.epoch(0))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("damage", ["header", "pixels"])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_damaged_image_is_named(jpeg_directory: Path, tmp_path: Path, loader: LoaderName, damage: str) -> None:
+    directory = tmp_path / "jpeg"
+    shutil.copytree(jpeg_directory, directory)
+    path, sample = beton_path(directory, "train"), 7
+    table = read_table(path)
+    first, size = int(table.offset_N[sample]), int(table.size_N[sample])
+    content = bytearray(path.read_bytes())
+    low, high = (first, first + 4) if damage == "header" else (first + size // 2, first + size)
+    content[low:high] = bytes(high - low)
+    path.write_bytes(bytes(content))
+    threads = threading.active_count()
+    it = make(directory, loader, batch=JPEG_IMAGES)
+    with pytest.raises(ValueError, match=rf"train\.beton: sample {sample} is not a JPEG"):
+        list(it.epoch(0))
+    it.close()
+    assert threading.active_count() == threads
+
+
+def test_without_libturbojpeg_the_pixels_are_the_same(jpeg_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert turbojpeg.load(), "libturbojpeg is missing on this machine; ffcv needs it too"
+    wanted = digests(jpeg_directory, "beton")
+    monkeypatch.setattr(turbojpeg, "load", lambda: False)
+    assert digests(jpeg_directory, "beton") == wanted
+
+
+def test_missing_and_wrong_data_are_explained(raw_directory: Path, tmp_path: Path) -> None:
+    data = DataConfig(dataset="cifar10", directory=tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"python -m pretrain\.data\.write_beton cifar10 {tmp_path}"):
+        build_loader(data, AugmentationConfig(), seed=0, global_batch_size=8)
+    other = data.model_copy(update={"directory": raw_directory})
+    with pytest.raises(ValueError, match=r"holds synthetic, data\.dataset is cifar10"):
+        build_loader(other, AugmentationConfig(), seed=0, global_batch_size=8)
+    with pytest.raises(ValueError, match=r"train\.beton: global_batch_size: 512 is more than the 100 images"):
+        make(raw_directory, "beton", batch=512)
+
+
+def test_a_changed_file_is_noticed(raw_directory: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "raw"
+    shutil.copytree(raw_directory, directory)
+    with beton_path(directory, "train").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match=r"\d+ were written; write it again"):
+        make(directory, "beton")

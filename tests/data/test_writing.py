@@ -1,0 +1,205 @@
+"""Files that ffcv reads, written whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pretrain.data import beton
+from pretrain.data.catalog import beton_path, manifest_path, read_manifest
+from pretrain.data.ffcv_loader import _uncompiled  # imports ffcv
+from pretrain.data.sources import Source, open_source, synthetic
+from pretrain.data.views import ViewMaker
+from pretrain.data.write_beton import Storage, main, write_split
+from tests.data.conftest import RAW_IMAGES, photographs
+
+
+def snapshot(directory: Path) -> dict[str, tuple[int, str]]:
+    return {
+        path.name: (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in directory.iterdir()
+    }
+
+
+@pytest.mark.parametrize("os_cache", [True, False])
+@pytest.mark.parametrize("stored_as", ["raw", "jpg"])
+def test_stock_ffcv_reads_the_file(tmp_path: Path, stored_as: str, os_cache: bool) -> None:
+    """ffcv's own loader, decoders and order, mapped and paged; with its compilation off, to save time."""
+    from ffcv.fields.basics import IntDecoder
+    from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import ToTensor
+
+    images, side = 40, 300  # raw: 10.8 MB, more than one page
+    source = synthetic("train", images, side)
+    storage = Storage("raw") if stored_as == "raw" else Storage("jpg", None, 90)
+    write_split(source, tmp_path, dataset="synthetic", split="train", storage=storage)
+    pipelines = {"image": [SimpleRGBImageDecoder(), ToTensor()], "label": [IntDecoder(), ToTensor()]}
+    ours = ViewMaker(beton.read_table(beton_path(tmp_path, "train")), 1)
+    with _uncompiled():
+        loader = Loader(
+            str(beton_path(tmp_path, "train")), batch_size=8, num_workers=1, os_cache=os_cache, seed=0,
+            order=OrderOption.SEQUENTIAL, pipelines=pipelines,
+        )  # fmt: skip
+        seen = 0
+        for pixels, labels in loader:
+            for image, label in zip(pixels.numpy(), labels.flatten().tolist(), strict=True):
+                wanted = (source.pixels(seen) if stored_as == "raw" else ours._pixels(seen)).astype(int)
+                # ffcv decodes with the faster, rougher DCT.
+                assert np.abs(image - wanted).mean() <= (0 if stored_as == "raw" else 3)
+                assert label == source.labels[seen]
+                seen += 1
+    assert seen == images
+
+
+def test_the_same_bytes_as_ffcvs_own_writer(tmp_path: Path) -> None:
+    """Every structure but the header's and the descriptors' unused bytes, compared by reading both with one reader."""
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+
+    source = photographs(9)
+    samples = [(source.pixels(k), int(source.labels[k])) for k in range(9)]
+    theirs_path = tmp_path / "theirs.beton"
+    writer = DatasetWriter(str(theirs_path), {"image": RGBImageField("raw"), "label": IntField()}, num_workers=1)
+    writer.from_indexed_dataset(samples)
+    write_split(source, tmp_path, dataset="imagefolder", split="train", storage=Storage("raw"))
+    ours, theirs = beton.read_table(beton_path(tmp_path, "train")), beton.read_table(theirs_path)
+    for name in ("offset_N", "size_N", "height_N", "width_N", "mode_N", "label_N"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
+    assert beton_path(tmp_path, "train").read_bytes() == theirs_path.read_bytes()
+
+
+def test_manifest_says_what_the_file_holds(raw_directory: Path) -> None:
+    manifest = read_manifest(raw_directory, "train")
+    table = beton.read_table(beton_path(raw_directory, "train"))
+    assert (manifest.images, manifest.classes, manifest.side_px, manifest.format) == (RAW_IMAGES, 10, 32, "raw")
+    assert manifest.bytes == beton_path(raw_directory, "train").stat().st_size
+    assert manifest.labels_sha256 == hashlib.sha256(table.label_N.astype("<i8").tobytes()).hexdigest()
+    payload = b"".join(synthetic("train", RAW_IMAGES).pixels(k).tobytes() for k in range(RAW_IMAGES))
+    assert manifest.payload_crc32 == zlib.crc32(payload)
+
+
+def test_a_failure_leaves_nothing_new_behind(tmp_path: Path) -> None:
+    source = synthetic("train", 20)
+
+    def failing(index: int) -> np.ndarray:
+        if index == 15:
+            raise ValueError("no image")
+        return source.pixels(index)
+
+    broken = replace(source, pixels=failing)
+    for workers in (1, 3):
+        with pytest.raises(ValueError, match="no image"):
+            write_split(
+                broken, tmp_path, dataset="synthetic", split="train", storage=Storage("raw"), workers=workers
+            )  # fmt: skip
+        assert list(tmp_path.iterdir()) == []
+    write_split(source, tmp_path, dataset="synthetic", split="train", storage=Storage("raw"))
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match="no image"):
+        write_split(broken, tmp_path, dataset="synthetic", split="train", storage=Storage("raw"))
+    assert snapshot(tmp_path) == before
+
+
+def test_the_command_is_idempotent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["synthetic", str(tmp_path)]) == 0
+    before = snapshot(tmp_path)
+    assert sorted(before) == ["test.beton", "test.json", "train.beton", "train.json"]
+    capsys.readouterr()
+    assert main(["synthetic", str(tmp_path)]) == 0
+    assert snapshot(tmp_path) == before
+    assert capsys.readouterr().out.count("complete, left alone") == 2
+    assert main(["synthetic", str(tmp_path), "--format", "jpg"]) == 1
+    assert "--force replaces it" in capsys.readouterr().err
+    manifest_path(tmp_path, "test").unlink()  # as after a crash between the two renames
+    assert main(["synthetic", str(tmp_path)]) == 0
+    after = snapshot(tmp_path)
+    assert {name: digest for name, (_, digest) in after.items()} == {n: digest for n, (_, digest) in before.items()}
+    assert after["train.beton"] == before["train.beton"]
+    assert after["test.beton"][0] != before["test.beton"][0]
+    assert main(["synthetic", str(tmp_path), "--force", "--splits", "train"]) == 0
+    assert snapshot(tmp_path)["train.beton"][0] != before["train.beton"][0]
+
+
+def test_the_command_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, wanted in (
+        (["cifar_10"], "did you mean 'cifar10'"),
+        (["imagefolder"], "--source-dir"),
+        (["synthetic", "--splits", "val"], "synthetic has train, test"),
+        (["imagefolder", "--source-dir", str(tmp_path / "none")], "no such folder"),
+    ):
+        assert main([arguments[0], str(tmp_path / "out"), *arguments[1:]]) == 1
+        assert wanted in capsys.readouterr().err
+
+
+def test_threads_and_reduction_keep_order(tmp_path: Path) -> None:
+    source = photographs(20)
+    storage = Storage("jpg", 60, 90)
+    one = write_split(source, tmp_path / "1", dataset="imagefolder", split="train", storage=storage)
+    four = write_split(source, tmp_path / "4", dataset="imagefolder", split="train", storage=storage, workers=4)
+    assert one == four
+    table = beton.read_table(beton_path(tmp_path / "4", "train"))
+    assert max(table.height_N.max(), table.width_N.max()) == 60
+    for k in range(20):
+        height, width = source.pixels(k).shape[:2]
+        scale = min(1.0, 60 / max(height, width))
+        assert (table.height_N[k], table.width_N[k]) == (round(height * scale), round(width * scale))
+
+
+def test_image_folders(tmp_path: Path) -> None:
+    """Grey and palette images too; the test split may be called val."""
+    for split in ("train", "val"):
+        for label, name in enumerate(("cat", "dog")):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            Image.new("L" if label else "P", (20, 10 + label), 7).save(folder / "a.png")
+    source = open_source("imagefolder", "test", tmp_path)
+    assert (source.class_names, source.labels.tolist()) == (("cat", "dog"), [0, 1])
+    assert source.pixels(1).shape == (11, 20, 3)
+    (tmp_path / "val" / "cat" / "a.png").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"cat/a\.png: not an image"):
+        open_source("imagefolder", "test", tmp_path).pixels(0)
+
+
+def test_fashion_mnist_from_idx_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.arange(3 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)
+    for name, magic, array in (("images-idx3", 3, pixels), ("labels-idx1", 1, np.array([4, 0, 9], np.uint8))):
+        header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, magic, *array.shape)
+        (tmp_path / f"t10k-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    monkeypatch.setenv("BIGBATCH_FASHION_MNIST", str(tmp_path))
+    source = open_source("fashion_mnist", "test", None)
+    assert source.labels.tolist() == [4, 0, 9]
+    for channel in range(3):
+        np.testing.assert_array_equal(source.pixels(2)[:, :, channel], pixels[2])
+
+
+def test_damaged_files_are_refused(raw_directory: Path, tmp_path: Path) -> None:
+    content = bytearray(beton_path(raw_directory, "train").read_bytes())
+    cut = tmp_path / "cut.beton"
+    cut.write_bytes(content[:-100])
+    with pytest.raises(ValueError, match="cut short"):
+        beton.read_table(cut)
+    pointer = beton.HEADER.itemsize + 2 * beton.FIELD.itemsize + 5
+    content[pointer : pointer + 8] = (len(content) + 5).to_bytes(8, "little")
+    cut.write_bytes(content)
+    with pytest.raises(ValueError, match="1 samples point to no image"):
+        beton.read_table(cut)
+    cut.write_bytes(b"PK\3\4" + bytes(100))
+    with pytest.raises(ValueError, match=r"wanted a \.beton file of version 2"):
+        beton.read_table(cut)
+
+
+def test_labels_may_be_missing(tmp_path: Path) -> None:
+    """-1 for unlabelled images survives."""
+    source = Source(np.full(4, -1), (), synthetic("train", 4).pixels)
+    write_split(source, tmp_path, dataset="stl10", split="unlabeled", storage=Storage("raw"))
+    assert read_manifest(tmp_path, "unlabeled").classes == 0
+    assert beton.read_table(beton_path(tmp_path, "unlabeled")).label_N.tolist() == [-1] * 4
