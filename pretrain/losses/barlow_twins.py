@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pretrain.collectives import Group
-from pretrain.losses.moments import covariance, near_mean, off_diagonal_squares, sums_over_ranks, variance
+from pretrain.losses.moments import centred, off_diagonal_squares, sums_over_ranks
 from pretrain.losses.precision import check_pair, full_precision, without_autocast
 
 EPS = 1e-5
@@ -28,10 +28,9 @@ def barlow_twins_loss(z_a: Tensor, z_b: Tensor, *, off_diagonal_weight: float = 
     """
     check_pair(z_a, z_b, "Barlow Twins")
     with without_autocast(z_a):
-        a_BD, b_BD, rows = near_mean(full_precision(z_a), full_precision(z_b), group)
-        local = (a_BD.t() @ b_BD, a_BD.sum(0), b_BD.sum(0), a_BD.square().sum(0), b_BD.square().sum(0))
-        products_DD, sum_a_D, sum_b_D, squares_a_D, squares_b_D = sums_over_ranks(local, group)
-        scale_a_D = (variance(squares_a_D, sum_a_D, rows) + EPS).rsqrt()
-        scale_b_D = (variance(squares_b_D, sum_b_D, rows) + EPS).rsqrt()
-        c_DD = covariance(products_DD, sum_a_D, sum_b_D, rows) * torch.outer(scale_a_D, scale_b_D)
+        a_BD, b_BD, rows = centred(full_precision(z_a), full_precision(z_b), group)
+        local = (a_BD.t() @ b_BD, a_BD.square().sum(0), b_BD.square().sum(0))
+        products_DD, squares_a_D, squares_b_D = sums_over_ranks(local, group)
+        scale_a_D, scale_b_D = ((squares_D / rows + EPS).rsqrt() for squares_D in (squares_a_D, squares_b_D))
+        c_DD = products_DD / rows * torch.outer(scale_a_D, scale_b_D)
         return (1.0 - c_DD.diagonal()).square().sum() + off_diagonal_weight * off_diagonal_squares(c_DD)

@@ -11,11 +11,11 @@ from torch import Tensor
 from pretrain.collectives import Group, all_reduce_, all_reduce_sum_shared, group_rank_and_size
 
 
-def near_mean(z_a: Tensor, z_b: Tensor, group: Group) -> tuple[Tensor, Tensor, int]:
-    """Both (B, D) minus their means over the global batch, taken as constants; and G.
+def centred(z_a: Tensor, z_b: Tensor, group: Group) -> tuple[Tensor, Tensor, int]:
+    """Both (B, D) minus their means over the global batch, which may count as constants; and G.
 
-    Sums of products of such rows do not cancel; what is left of the mean, zero in value, still has its gradient and
-    goes into `covariance`. Collective: every rank calls this.
+    Sums of products of such rows are stationary in the means, so that their gradient is exact without the means' own.
+    Collective: every rank calls this.
     """
     rows = z_a.shape[0] * group_rank_and_size(group)[1]
     with torch.no_grad():
@@ -33,16 +33,6 @@ def sums_over_ranks(tensors: Sequence[Tensor], group: Group) -> list[Tensor]:
     flat = all_reduce_sum_shared(torch.cat([tensor.flatten() for tensor in tensors]), group)
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def covariance(products_DD: Tensor, sum_x_D: Tensor, sum_y_D: Tensor, rows: int) -> Tensor:
-    """(D, D) biased covariance of x and y from x.T @ y and the sums of x and of y, all of rows near their mean."""
-    return (products_DD - torch.outer(sum_x_D, sum_y_D) / rows) / rows
-
-
-def variance(squares_D: Tensor, sum_D: Tensor, rows: int) -> Tensor:
-    """(D,) biased variance from the sum of squares and the sum of rows near their mean."""
-    return (squares_D - sum_D.square() / rows) / rows
 
 
 def off_diagonal_squares(matrix_DD: Tensor) -> Tensor:

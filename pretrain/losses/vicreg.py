@@ -13,7 +13,7 @@ B pairs on this rank, G in the global batch, D dimensions.
 from torch import Tensor
 
 from pretrain.collectives import Group
-from pretrain.losses.moments import covariance, near_mean, off_diagonal_squares, sums_over_ranks
+from pretrain.losses.moments import centred, off_diagonal_squares, sums_over_ranks
 from pretrain.losses.precision import check_pair, full_precision, without_autocast
 
 EPS = 1e-4
@@ -37,14 +37,14 @@ def vicreg_loss(
     check_pair(z_a, z_b, "VICReg")
     with without_autocast(z_a):
         z_a, z_b = full_precision(z_a), full_precision(z_b)
-        a_BD, b_BD, rows = near_mean(z_a, z_b, group)
+        a_BD, b_BD, rows = centred(z_a, z_b, group)
         if rows < 2:
             raise ValueError("VICReg: a global batch of 1 pair has no variance; wanted 2 or more")
-        local = ((z_a - z_b).square().sum(), a_BD.t() @ a_BD, b_BD.t() @ b_BD, a_BD.sum(0), b_BD.sum(0))
-        distance, products_a_DD, products_b_DD, sum_a_D, sum_b_D = sums_over_ranks(local, group)
+        local = ((z_a - z_b).square().sum(), a_BD.t() @ a_BD, b_BD.t() @ b_BD)
+        distance, products_a_DD, products_b_DD = sums_over_ranks(local, group)
         variance_term = covariance_term = z_a.new_zeros(())
-        for products_DD, sum_D in ((products_a_DD, sum_a_D), (products_b_DD, sum_b_D)):
-            cov_DD = covariance(products_DD, sum_D, sum_D, rows) * (rows / (rows - 1))
+        for products_DD in (products_a_DD, products_b_DD):
+            cov_DD = products_DD / (rows - 1)
             variance_term = variance_term + (1.0 - (cov_DD.diagonal() + EPS).sqrt()).relu().mean() / 2
             covariance_term = covariance_term + off_diagonal_squares(cov_DD) / cov_DD.shape[0]
         invariance_term = distance / (rows * z_a.shape[1])
