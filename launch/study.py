@@ -1,6 +1,6 @@
 """`launch study`: make the study's directory, do what is missing, build the report. Torch-free.
 
-The directory: study.json study.yaml base.yaml lock logs/ points/<point>/ report.html. study.yaml and base.yaml are
+The directory: study.json study.yaml base.yaml lock logs/ points/<point>/ report/. study.yaml and base.yaml are
 copies, so that the directory alone says how to go on.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, assert_never
 import yaml
 from rich.console import Console
 
-from eval.manifest import FILE_NAME, StudyManifest, read_manifest, write_manifest
+from eval.manifest import FILE_NAME, REPORT_FILE, StudyManifest, read_manifest, write_manifest
 from launch.command import REQUESTED_FILE, job_environment, report_command
 from launch.config import BASE_FILE, STUDY_FILE, LocalTarget
 from launch.graph import StudyGraph
@@ -27,8 +27,6 @@ from pretrain.config import PretrainConfig
 from pretrain.configio import dump_yaml
 from pretrain.errors import ConfigError, Problem
 from pretrain.rundir import write_text
-
-REPORT_FILE = "report.html"
 
 
 def run_study(graph: StudyGraph, console: Console) -> int:

@@ -46,7 +46,7 @@ def test_a_study_from_nothing(workplace: Workplace, launch: Launch, capsys: pyte
     printed = capsys.readouterr().out
     assert "87.25" in printed
     assert "80.50" in printed
-    assert f"report: {workplace.directory / 'report.html'}" in printed
+    assert f"report: {workplace.directory / 'report/report.html'}" in printed
     point = workplace.point("global_batch_size_64")
     assert (point / "requested.yaml").is_file()
     assert json.loads((point / "logs/train.json").read_text())["state"] == "finished"
