@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, assert_never
 
-from pretrain.config import PretrainConfig, SimCLRConfig, SupervisedConfig, run_fingerprint
+from pretrain.config import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    DCLConfig,
+    PretrainConfig,
+    SimCLRConfig,
+    SimSiamConfig,
+    SupervisedConfig,
+    VICRegConfig,
+    WMSEConfig,
+    run_fingerprint,
+)
 from pretrain.errors import ConfigError, Problem
 from pretrain.optim.schedules import learning_rate, lr_at
 
@@ -69,13 +80,10 @@ def epochs_to_steps(epochs: float, steps_per_epoch: int) -> int:
 
 
 def negatives_per_anchor(config: PretrainConfig) -> int:
-    """Embeddings that an anchor is told apart from: 2K - 2 in a group of K images."""
-    match config.objective:
-        case SimCLRConfig(negatives=negatives):
-            group = negatives or config.global_batch_size
-            return 2 * group - 2
-        case SupervisedConfig():
-            return 0
+    """Embeddings that an anchor is told apart from: 2K - 2 in a group of K images; 0 where an objective has none."""
+    if not isinstance(config.objective, SimCLRConfig | DCLConfig):
+        return 0
+    return 2 * (config.objective.negatives or config.global_batch_size) - 2
 
 
 def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: str = "configuration") -> TrainPlan:
@@ -136,24 +144,37 @@ def _problems(config: PretrainConfig, *, images: int, world_size: int) -> list[P
 
 def _objective_problems(config: PretrainConfig) -> list[Problem]:
     objective, batch = config.objective, config.global_batch_size
-    if not isinstance(objective, SimCLRConfig):
-        return []
     problems = []
-    if config.augmentation.number_of_views != 2:
+    if not isinstance(objective, SupervisedConfig) and config.augmentation.number_of_views != 2:
         got = config.augmentation.number_of_views
         problems.append(Problem("augmentation.number_of_views", f"got {got}, wanted 2 for {objective.name}"))
-    negatives = objective.negatives
-    if negatives is not None and batch % negatives:
-        divisors = [d for d in range(2, batch + 1) if batch % d == 0]
-        near = sorted(sorted(divisors, key=lambda d: abs(d - negatives))[:2])
-        problems.append(
-            Problem(
-                "objective.negatives",
-                f"got {negatives}, which does not divide the global batch of {batch}; "
-                f"nearest: {' or '.join(map(str, near))}",
+    if isinstance(objective, SimCLRConfig | DCLConfig):
+        problems += _divisor_problems("objective.negatives", objective.negatives, batch)
+    if isinstance(objective, WMSEConfig):
+        problems += _divisor_problems("objective.sub_batch_size", objective.sub_batch_size, batch)
+        size, width = objective.sub_batch_size or batch, objective.projector.output_width
+        if size <= width and objective.shrinkage == 0:
+            problems.append(
+                Problem(
+                    "objective.projector.output_width",
+                    f"got {width}, but the covariance of {size} images has an inverse only below {size} dimensions; "
+                    "wanted a smaller output, a larger batch, or objective.shrinkage above 0",
+                )
             )
-        )
+    if isinstance(objective, BYOLConfig | SimSiamConfig):
+        wanted, got = objective.projector.output_width, objective.predictor.output_width
+        if wanted != got:
+            message = f"got {got}, wanted {wanted}, the width of the projections that it predicts"
+            problems.append(Problem("objective.predictor.output_width", message))
     return problems
+
+
+def _divisor_problems(where: str, size: int | None, batch: int) -> list[Problem]:
+    if size is None or batch % size == 0:
+        return []
+    divisors = [d for d in range(2, batch + 1) if batch % d == 0]
+    near = " or ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - size))[:2])))
+    return [Problem(where, f"got {size}, which does not divide the global batch of {batch}; nearest: {near}")]
 
 
 def _nearest_multiples(value: int, of: int) -> list[int]:
@@ -162,10 +183,21 @@ def _nearest_multiples(value: int, of: int) -> list[int]:
 
 
 def _loss_bytes(config: PretrainConfig, world_size: int) -> int:
-    """Bytes that the tiled NT-Xent keeps on one rank: gathered embeddings, row sums, gradient, two tiles; float32."""
-    if not isinstance(config.objective, SimCLRConfig):
-        return 0
-    rows = 2 * config.global_batch_size
-    width = config.objective.projector.output_width
-    tile = min(512, rows)
-    return 4 * (2 * rows * width + 3 * rows + rows // world_size * width + 2 * tile * tile)
+    """Bytes that the loss keeps on one rank beside its embeddings; float32."""
+    objective, rows = config.objective, 2 * config.global_batch_size
+    match objective:
+        case SimCLRConfig() | DCLConfig():  # gathered embeddings, row sums, gradient, two tiles
+            width, tile = objective.projector.output_width, min(512, rows)
+            return 4 * (2 * rows * width + 3 * rows + rows // world_size * width + 2 * tile * tile)
+        case BarlowTwinsConfig() | VICRegConfig():  # the cross-correlation, or two covariances, and their gradients
+            width = objective.projector.output_width
+            return 4 * (4 * width * width + 2 * rows // world_size * width)
+        case WMSEConfig():  # gathered embeddings, whitened ones, their gradients
+            width = objective.projector.output_width
+            return 4 * (4 * rows * width + 4 * width * width)
+        case BYOLConfig() | SimSiamConfig():
+            return 4 * 4 * rows // world_size * objective.projector.output_width
+        case SupervisedConfig():
+            return 0
+        case _:
+            assert_never(objective)

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from pretrain.config import ProjectorConfig
 from pretrain.models.encoder import Encoder
+from pretrain.models.heads import build_projector
 from pretrain.models.inputs import join_views, to_float
 
 
@@ -18,7 +20,11 @@ class ObjectiveOutput(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Encoder + heads + loss. ``encoder`` is what evaluations read."""
+    """Encoder + heads + loss. ``encoder`` is what evaluations read.
+
+    The loss is a function of the embeddings of all views alone, so that a batch larger than memory can be embedded in
+    parts (see `pretrain.step`).
+    """
 
     encoder: Encoder
     channels_last: bool = False
@@ -30,8 +36,11 @@ class Objective(nn.Module):
         measure: also compute the metrics that cost something.
         Collective: every rank calls this.
         """
-        embeddings = self.embed(to_float(join_views(views), channels_last=self.channels_last))
-        return self.loss(embeddings, labels, measure)
+        return self.loss(self.embed_views(views), labels, measure)
+
+    def embed_views(self, views: Tensor) -> Tensor:
+        """Views (B, V, 3, S, S) uint8 -> embeddings (V * B, D), view after view, in one forward."""
+        return self.embed(to_float(join_views(views), channels_last=self.channels_last))
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (V * B, 3, S, S) float, view after view -> what the loss takes (V * B, D)."""
@@ -43,3 +52,16 @@ class Objective(nn.Module):
 
     def after_optimizer_step(self, progress: float) -> None:
         """Called after each optimizer step with the finished fraction of training."""
+
+
+class ProjectedObjective(Objective):
+    """An objective whose embeddings are the projected features."""
+
+    def __init__(self, projector: ProjectorConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = build_projector(projector, feature_width=encoder.feature_width)
+
+    def embed(self, images: Tensor) -> Tensor:
+        projections: Tensor = self.projector(self.encoder(images))
+        return projections

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 
-from pretrain.config import EncoderConfig, ObjectiveConfig, SimCLRConfig, SupervisedConfig
-from pretrain.models.encoder import build_encoder
+from pretrain.config import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    DCLConfig,
+    EncoderConfig,
+    ObjectiveConfig,
+    SimCLRConfig,
+    SimSiamConfig,
+    SupervisedConfig,
+    VICRegConfig,
+    WMSEConfig,
+)
+from pretrain.models.encoder import Encoder, build_encoder
 from pretrain.objectives.base import Objective
+from pretrain.objectives.predictive import BYOL, SimSiam
+from pretrain.objectives.redundancy import WMSE, BarlowTwins, VICReg
 from pretrain.objectives.simclr import SimCLR
 from pretrain.objectives.supervised import Supervised
 
@@ -18,9 +33,24 @@ def build_objective(objective: ObjectiveConfig, encoder: EncoderConfig, *, class
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = build_encoder(encoder)
-        match objective:
-            case SimCLRConfig():
-                return SimCLR(objective, backbone)
-            case SupervisedConfig():
-                return Supervised(backbone, classes=classes)
+        return _objective(objective, build_encoder(encoder), classes=classes, seed=seed)
+
+
+def _objective(config: ObjectiveConfig, encoder: Encoder, *, classes: int, seed: int) -> Objective:
+    match config:
+        case SimCLRConfig() | DCLConfig():
+            return SimCLR(config, encoder)
+        case BarlowTwinsConfig():
+            return BarlowTwins(config, encoder)
+        case VICRegConfig():
+            return VICReg(config, encoder)
+        case WMSEConfig():
+            return WMSE(config, encoder, seed=seed)
+        case BYOLConfig():
+            return BYOL(config, encoder)
+        case SimSiamConfig():
+            return SimSiam(config, encoder)
+        case SupervisedConfig():
+            return Supervised(encoder, classes=classes)
+        case _:
+            assert_never(config)

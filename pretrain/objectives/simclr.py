@@ -1,34 +1,29 @@
-"""SimCLR (Chen et al. 2020): two views of an image are told apart from all other images of the global batch."""
+"""SimCLR (Chen et al. 2020) and DCL (Yeh et al. 2022): two views of an image are told apart from all other images."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from pretrain.config import SimCLRConfig
-from pretrain.losses.ntxent import ntxent_diagnostics, ntxent_loss
+from pretrain.config import DCLConfig, SimCLRConfig
+from pretrain.losses.dcl import dcl_loss
+from pretrain.losses.ntxent import ntxent_loss
+from pretrain.losses.ntxent_diagnostics import ntxent_diagnostics
 from pretrain.models.encoder import Encoder
-from pretrain.models.heads import build_projector
-from pretrain.objectives.base import Objective, ObjectiveOutput
+from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective
 
 
-class SimCLR(Objective):
-    """Both views in one forward (joint batch-norm statistics), projector, NT-Xent over the global batch."""
+class SimCLR(ProjectedObjective):
+    """Both views in one forward (joint batch-norm statistics), projector, NT-Xent or DCL over the global batch."""
 
-    def __init__(self, config: SimCLRConfig, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.projector = build_projector(config.projector, feature_width=encoder.feature_width)
+    def __init__(self, config: SimCLRConfig | DCLConfig, encoder: Encoder) -> None:
+        super().__init__(config.projector, encoder)
+        self.loss_function = dcl_loss if isinstance(config, DCLConfig) else ntxent_loss
         self.temperature = config.temperature
         self.negatives = config.negatives
 
-    def embed(self, images: Tensor) -> Tensor:
-        projections: Tensor = self.projector(self.encoder(images))
-        return projections
-
     def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
         z_a, z_b = embeddings.chunk(2)
-        # A group as large as the batch is the whole batch.
-        loss = ntxent_loss(z_a, z_b, temperature=self.temperature, negatives=self.negatives)
+        loss = self.loss_function(z_a, z_b, temperature=self.temperature, negatives=self.negatives)
         metrics = {"loss": loss.detach()}
         if measure:
             metrics |= ntxent_diagnostics(z_a, z_b, temperature=self.temperature, negatives=self.negatives)
