@@ -240,6 +240,16 @@ class ScheduleConfig(Section):
     warmup_epochs: NonNegativeFloat = 10.0
 
 
+class BatchConfig(Section):
+    """How a global batch larger than memory is worked through (gradient caching).
+
+    micro_batch_size: images, over all ranks, that are embedded and normalised together; the whole batch by default. It
+    divides the global batch, and batch norm sees so many images at a time on any number of ranks.
+    """
+
+    micro_batch_size: PositiveInt | None = None
+
+
 class PrecisionConfig(Section):
     """Losses and statistics are float32 under either."""
 
@@ -277,6 +287,7 @@ class PretrainConfig(Section):
     epochs: Annotated[int, Field(ge=0)] = 100  # 0: the randomly initialised encoder
     device: Literal["auto", "cpu", "cuda"] = "auto"
     sync_batch_norm: Literal["global", "off"] = "global"
+    batch: BatchConfig = BatchConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     encoder: EncoderConfig = EncoderConfig()

@@ -50,6 +50,11 @@ class GradientAverager:
                 hook = partial(self._ready, bucket)
                 parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
+    def expect_backwards(self, count: int) -> None:
+        """The next `average_over_ranks` comes after ``count`` backwards; their sum is sent once, at the end."""
+        for bucket in self._buckets:
+            bucket.waiting = count * len(bucket.parameters)
+
     def _ready(self, bucket: _Bucket, parameter: Tensor) -> None:
         bucket.waiting -= 1
         # Every rank starts the buckets in the same order, whichever gradient comes first.

@@ -35,6 +35,7 @@ class TrainPlan:
     world_size: int
     global_batch_size: int
     batch_size_per_rank: int
+    micro_batches: int
     images: int
     images_dropped_per_epoch: int
     steps_per_epoch: int
@@ -63,6 +64,7 @@ class TrainPlan:
         size = f"{self.loss_bytes_per_rank / 2**20:.1f} MiB"
         rows = [
             ("global batch", f"{self.global_batch_size} images = {self.world_size} ranks x {self.batch_size_per_rank}"),
+            ("batch norm sees", f"{self.global_batch_size // self.micro_batches} images at a time, over all ranks"),
             ("images", f"{self.images:,} ({self.images_dropped_per_epoch} dropped at the end of each epoch)"),
             ("steps", f"{self.total_steps:,} ({self.steps_per_epoch:,} per epoch), {self.warmup_steps:,} of warm-up"),
             ("peak learning rate", f"{self.peak_learning_rate:.6g}"),
@@ -97,11 +99,13 @@ def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: s
     used = min(config.data.images or images, images)
     batch, schedule = config.global_batch_size, config.schedule
     steps_per_epoch = used // batch
+    micro_batch = config.batch.micro_batch_size or batch
     return TrainPlan(
         fingerprint=run_fingerprint(config),
         world_size=world_size,
         global_batch_size=batch,
         batch_size_per_rank=batch // world_size,
+        micro_batches=batch // micro_batch,
         images=used,
         images_dropped_per_epoch=used - steps_per_epoch * batch,
         steps_per_epoch=steps_per_epoch,
@@ -138,6 +142,7 @@ def _problems(config: PretrainConfig, *, images: int, world_size: int) -> list[P
                 f"wanted at most {config.epochs}",
             )
         )
+    problems += _micro_batch_problems(config.batch.micro_batch_size, batch, world_size)
     problems += _objective_problems(config)
     return problems
 
@@ -175,6 +180,14 @@ def _divisor_problems(where: str, size: int | None, batch: int) -> list[Problem]
     divisors = [d for d in range(2, batch + 1) if batch % d == 0]
     near = " or ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - size))[:2])))
     return [Problem(where, f"got {size}, which does not divide the global batch of {batch}; nearest: {near}")]
+
+
+def _micro_batch_problems(size: int | None, batch: int, world_size: int) -> list[Problem]:
+    where = "batch.micro_batch_size"
+    if size is not None and world_size > 0 and size % world_size:
+        near = " or ".join(map(str, _nearest_multiples(size, world_size)))
+        return [Problem(where, f"got {size}, not a multiple of {world_size} ranks; nearest: {near}")]
+    return _divisor_problems(where, size, batch)
 
 
 def _nearest_multiples(value: int, of: int) -> list[int]:

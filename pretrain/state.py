@@ -38,6 +38,7 @@ def build_state(config: PretrainConfig, world: World) -> TrainState:
     if config.precision.channels_last:
         objective = objective.to(memory_format=torch.channels_last)
         objective.channels_last = True
+    objective.autocast_bf16 = config.precision.autocast == "bf16"
     if config.sync_batch_norm == "global":
         convert_sync_batch_norm(objective)
     objective = objective.to(world.device)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from pretrain.config import PrecisionConfig, PretrainConfig
+from pretrain.config import PretrainConfig
 from pretrain.data.loader import Batch, Loader, build_loader
 from pretrain.dist import World, any_rank, mean_over_ranks
 from pretrain.gradients import GradientAverager
@@ -17,6 +17,7 @@ from pretrain.plan import TrainPlan
 from pretrain.preempt import Preemption
 from pretrain.rundir import RunDirectory, write_json
 from pretrain.state import CheckpointStore, TrainState, build_state, result_of
+from pretrain.step import forward_backward
 
 # Ranks agree on a signal this often, so that they do not wait for one another at every step.
 AGREE_EVERY_STEPS = 5
@@ -36,7 +37,7 @@ def train(
     ending = "failed"
     try:
         with contextlib.closing(open_loader(config, world)) as loader:
-            finished = run_steps(config, plan, world, state, loader, log, store, preemption)
+            finished = run_steps(plan, world, state, loader, log, store, preemption)
         store.save(state)
         ending = "finished" if finished else "stopped"
     except TrainingDiverged:
@@ -50,7 +51,6 @@ def train(
 
 
 def run_steps(
-    config: PretrainConfig,
     plan: TrainPlan,
     world: World,
     state: TrainState,
@@ -65,10 +65,7 @@ def run_steps(
     for batch in batches(loader, plan, world, first_step=state.step):
         set_learning_rate(optimizer, plan.learning_rate_at(state.step))
         measure = log.due(state.step + 1)
-        with autocast(world, config.precision):
-            output = objective(batch.views, batch.labels, measure)
-        output.loss.backward()
-        gradients.average_over_ranks()
+        output = forward_backward(objective, gradients, batch, micro_batches=plan.micro_batches, measure=measure)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state.step, state.train_seconds = state.step + 1, clock.seconds()
@@ -98,11 +95,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """One learning rate for all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-
-
-def autocast(world: World, precision: PrecisionConfig) -> torch.autocast:
-    """bfloat16 for matrix products and convolutions where asked for; losses and statistics stay float32."""
-    return torch.autocast(world.device.type, torch.bfloat16, enabled=precision.autocast == "bf16")
 
 
 def open_loader(config: PretrainConfig, world: World) -> Loader:

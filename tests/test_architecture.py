@@ -19,7 +19,7 @@ PRETRAIN_ROWS: list[set[str]] = [
     {"config", "dist", "gradients"},
     {"plan", "losses", "models", "optim", "data", "checkpoint"},
     {"metrics", "objectives"},
-    {"state"},
+    {"state", "step"},
     {"train", "certify"},
     {"__main__"},
 ]

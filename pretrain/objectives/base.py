@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from pretrain.config import ProjectorConfig
@@ -28,6 +29,7 @@ class Objective(nn.Module):
 
     encoder: Encoder
     channels_last: bool = False
+    autocast_bf16: bool = False
 
     def forward(self, views: Tensor, labels: Tensor, measure: bool = False) -> ObjectiveOutput:
         """Loss of one batch.
@@ -40,7 +42,9 @@ class Objective(nn.Module):
 
     def embed_views(self, views: Tensor) -> Tensor:
         """Views (B, V, 3, S, S) uint8 -> embeddings (V * B, D), view after view, in one forward."""
-        return self.embed(to_float(join_views(views), channels_last=self.channels_last))
+        images = to_float(join_views(views), channels_last=self.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast_bf16):
+            return self.embed(images)
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (V * B, 3, S, S) float, view after view -> what the loss takes (V * B, D)."""
