@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pretrain.collectives import Group
 from pretrain.config import ProjectorConfig
 from pretrain.models.encoder import Encoder
 from pretrain.models.heads import build_projector
@@ -30,6 +31,7 @@ class Objective(nn.Module):
     encoder: Encoder
     channels_last: bool = False
     autocast_bf16: bool = False
+    group: Group = None  # ranks of the global batch; None: all
 
     def forward(self, views: Tensor, labels: Tensor, measure: bool = False) -> ObjectiveOutput:
         """Loss of one batch.

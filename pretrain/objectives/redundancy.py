@@ -26,7 +26,7 @@ class BarlowTwins(ProjectedObjective):
 
     def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
         z_a, z_b = embeddings.chunk(2)
-        loss = barlow_twins_loss(z_a, z_b, off_diagonal_weight=self.off_diagonal_weight)
+        loss = barlow_twins_loss(z_a, z_b, off_diagonal_weight=self.off_diagonal_weight, group=self.group)
         return ObjectiveOutput(loss, {"loss": loss.detach()})
 
 
@@ -45,6 +45,7 @@ class VICReg(ProjectedObjective):
             invariance_weight=self.config.invariance_weight,
             variance_weight=self.config.variance_weight,
             covariance_weight=self.config.covariance_weight,
+            group=self.group,
         )
         return ObjectiveOutput(loss, {"loss": loss.detach()})
 
@@ -69,6 +70,7 @@ class WMSE(ProjectedObjective):
             shrinkage=self.config.shrinkage,
             seed=self.seed,
             draw=self.draw,
+            group=self.group,
         )
         return ObjectiveOutput(loss, {"loss": loss.detach()})
 

@@ -23,8 +23,9 @@ class SimCLR(ProjectedObjective):
 
     def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
         z_a, z_b = embeddings.chunk(2)
-        loss = self.loss_function(z_a, z_b, temperature=self.temperature, negatives=self.negatives)
+        negatives, group = self.negatives, self.group
+        loss = self.loss_function(z_a, z_b, temperature=self.temperature, negatives=negatives, group=group)
         metrics = {"loss": loss.detach()}
         if measure:
-            metrics |= ntxent_diagnostics(z_a, z_b, temperature=self.temperature, negatives=self.negatives)
+            metrics |= ntxent_diagnostics(z_a, z_b, temperature=self.temperature, negatives=negatives, group=group)
         return ObjectiveOutput(loss, metrics)

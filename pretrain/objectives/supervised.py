@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pretrain.losses.precision import full_precision
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import Objective, ObjectiveOutput
 
@@ -24,7 +25,7 @@ class Supervised(Objective):
     def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
         # Ranks hold equally many samples, so the mean over ranks of local means is the global mean.
         targets = labels.repeat(embeddings.shape[0] // labels.shape[0])
-        loss = nn.functional.cross_entropy(embeddings.float(), targets)
+        loss = nn.functional.cross_entropy(full_precision(embeddings), targets)
         with torch.no_grad():
             accuracy = (embeddings.argmax(1) == targets).float().mean() * 100
         return ObjectiveOutput(loss, {"loss": loss.detach(), "train_top1": accuracy})
