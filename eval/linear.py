@@ -21,7 +21,7 @@ from eval.metrics import accuracy_percent, held_out_mask
 
 MEMORY = 20  # pairs (step, change of gradient) that L-BFGS keeps
 ARMIJO = 1e-4
-COARSE = 10.0  # the fits that only rank the grid stop this much earlier
+COARSE = 100.0  # the fits that only rank the grid stop this much earlier
 SMALLEST_STEP = 2.0**-20
 TILE_ELEMENTS = 2**20  # logits of one tile stay in the processor's cache
 
@@ -117,7 +117,7 @@ def fit_logistic(
     classes: int,
     l2: float,
     start_KE: Tensor | None = None,
-    max_iterations: int = 1000,
+    max_iterations: int = 500,
     tolerance: float = 1e-7,
 ) -> Fit:
     """The minimum of the module's objective for features (N, D) and labels (N,) in 0..classes-1.

@@ -24,7 +24,7 @@ def build_report(study_directory: Path) -> Path:
     page = study_directory / REPORT_FILE
     folder = page.parent
     write_text(folder / "results.csv", results_csv(study))
-    figures = [section.figure for section in report.questions] + list(report.training)
+    figures = [section.figure for section in report.questions if section.figure] + list(report.training)
     for figure in figures + ([report.published] if report.published else []):
         write_png(figure, folder / f"{figure.name}.png")
     write_text(folder / "report.md", render_markdown(report))

@@ -25,7 +25,7 @@ class QuestionSection:
     """One question: its figure, what was measured, and the numbers behind it."""
 
     analysis: QuestionAnalysis
-    figure: Figure
+    figure: Figure | None  # None while nothing has been measured
     findings: tuple[str, ...]
     basis: str
     table: tuple[tuple[str, ...], ...]  # first row: headers
@@ -72,7 +72,7 @@ def _question(
     metric = "Top-1" if study.metric == "top1" else "Nearest-neighbour top-1"
     return QuestionSection(
         analysis=analysis,
-        figure=question_figure(study, analysis, baselines),
+        figure=question_figure(study, analysis, baselines) if any(c.mean for c in analysis.conditions) else None,
         findings=tuple(sentences.findings(analysis, metric)),
         basis=sentences.basis(analysis),
         table=_conditions(analysis),

@@ -11,10 +11,11 @@ from eval.report.collect import PointRecord, StudyRecord, number
 from eval.report.panels import Figure, Mark, Missing, Panel, Reference, Series
 from eval.report.scales import Axis, category_axis, round_ticks, value_axis
 from eval.report.sentences import place
-from eval.report.text import DASH, many, percent, setting
+from eval.report.text import DASH, many, percent, plain, setting
 
 # A baseline further away than this many times the range of the data would flatten it: it gets an arrow instead.
 FAR = 1.5
+MOST_CURVES_WITH_SEEDS = 2  # among more, single seeds are found by hovering only
 CURVE_POINTS = 200
 TRAINING_METRICS = (
     ("loss", "Training loss"),
@@ -34,8 +35,11 @@ def question_figure(study: StudyRecord, analysis: QuestionAnalysis, baselines: S
         colour = ordered.get(curve.label, index)
         palette = "ramp" if curve.label in ordered and len(question.curves) > 2 else "category"
         marks = tuple(_mean_mark(condition, question.x_label) for condition in conditions)
-        singles = tuple(_seed_mark(c.x, r) for c in conditions if len(c.measured) > 1 for r in c.measured)
-        series.append(Series(label, colour, marks, singles, palette))
+        gaps = tuple(c.x for c in analysis.curve(curve.label) if c.mean is None)
+        singles: tuple[Mark, ...] = ()
+        if len(question.curves) <= MOST_CURVES_WITH_SEEDS:
+            singles = tuple(_seed_mark(c.x, r) for c in conditions if len(c.measured) > 1 for r in c.measured)
+        series.append(Series(label, colour, marks, singles, palette, gaps=gaps))
     references = _references(baselines)
     y = _accuracy_axis([value for s in series for value in _extent(s)], references, crosses=bool(analysis.missing))
     missing = [
@@ -112,6 +116,8 @@ def _mean_mark(condition: Condition, x_label: str) -> Mark:
     lines.append(f"{percent(mean.value)}" + (f", mean of {many(seeds, 'seed')}" if seeds > 1 else ", one seed"))
     if mean.low is not None and mean.high is not None:
         lines.append(f"95 % interval {mean.low:.2f} {DASH} {mean.high:.2f}")
+    if seeds > 1:
+        lines.append("seeds " + ", ".join(plain(record.top1) for record in condition.measured))
     return Mark(condition.x, mean.value, mean.low, mean.high, "\n".join(lines))
 
 

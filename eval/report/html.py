@@ -13,6 +13,8 @@ from eval.report.runs import HEADERS, RunRow, revisions, software
 from eval.report.svg import NARROW, SMALL, WIDE, draw, swatch
 from eval.report.text import many
 
+MOST_OPEN_PANELS = 12  # training curves of more settings wait for a click
+
 
 def render_html(report: Report) -> str:
     """The whole page of ``report``."""
@@ -73,9 +75,10 @@ def _question(section: QuestionSection) -> str:
     first, *others = section.findings
     more = "".join(f"<li>{escape(text)}</li>" for text in others)
     question = section.analysis.question
+    figure = _figure(section.figure, basis=section.basis) if section.figure else ""
     return (
         f'<section id="{_anchor(section)}"><h2>{escape(question.title)}</h2><p class="finding">{escape(first)}</p>'
-        f"{f'<ul class=plain>{more}</ul>' if more else ''}{_figure(section.figure, basis=section.basis)}"
+        f"{f'<ul class=plain>{more}</ul>' if more else ''}{figure}"
         f"<details><summary>Numbers</summary>{_table(section.table)}</details></section>"
     )
 
@@ -123,7 +126,11 @@ def _published(report: Report) -> str:
 def _training(report: Report) -> str:
     if not report.training:
         return ""
-    figures = "".join(f"<h3>{escape(f.panels[0].y_label)}</h3>{_figure(f)}" for f in report.training)
+    figures = "".join(
+        f"<details{' open' if len(f.panels) <= MOST_OPEN_PANELS else ''}>"
+        f"<summary><h3>{escape(f.panels[0].y_label)}</h3></summary>{_figure(f)}</details>"
+        for f in report.training
+    )
     return (
         '<section id="training"><h2>Training curves</h2><p class="remark">One panel per setting, one line per seed, '
         f"the same vertical axis in all panels of a kind. Hover or touch for values.</p>{figures}</section>"

@@ -17,8 +17,12 @@ def render_markdown(report: Report) -> str:
     parts = [f"# {study.title}", report.progress[:1].upper() + report.progress[1:] + "."]
     parts.append("\n".join(f"- {name}: {value}" for name, value in report.facts))
     for section in report.questions:
-        parts += [f"## {section.analysis.question.title}", " ".join(section.findings), _image(section.figure)]
-        parts += [text for text in (section.basis,) if text]
+        parts += [
+            f"## {section.analysis.question.title}",
+            " ".join(section.findings),
+            _image(section.figure) if section.figure else "",
+            section.basis,
+        ]
         parts.append(_table(section.table))
     if report.baselines:
         parts += ["## For comparison", "\n".join(f"- {line}" for _, line in report.baselines)]

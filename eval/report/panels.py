@@ -28,6 +28,17 @@ class Series:
     singles: tuple[Mark, ...] = ()
     palette: str = "category"  # or "ramp": an ordered quantity, pale to strong
     marked: bool = True  # draw the marks, not the line alone
+    gaps: tuple[float, ...] = ()  # places without a result: the line does not bridge them
+
+    def pieces(self) -> list[tuple[Mark, ...]]:
+        """Marks by increasing x, parted where a result is missing in between."""
+        ordered = sorted(self.marks, key=lambda mark: mark.x)
+        pieces: list[list[Mark]] = []
+        for previous, mark in zip([None, *ordered], ordered):
+            if previous is None or any(previous.x < gap < mark.x for gap in self.gaps):
+                pieces.append([])
+            pieces[-1].append(mark)
+        return [tuple(piece) for piece in pieces]
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,11 @@ def _series(axis: Any, panel: Panel, series: Series, offset: float) -> None:
     if not series.marked:
         axis.plot(x, y, color=colour, linewidth=1.2, label=series.label)
         return
-    axis.plot(x, y, marker=MARKERS[series.colour % len(MARKERS)], color=colour, label=series.label, markersize=5)
+    marker = MARKERS[series.colour % len(MARKERS)]
+    for number, piece in enumerate(series.pieces()):
+        places = [panel.x.position(mark.x) + offset for mark in piece]
+        label = series.label if number == 0 else None
+        axis.plot(places, [mark.y for mark in piece], marker=marker, color=colour, label=label, markersize=5)
     for place, mark in zip(x, series.marks):
         if mark.low is not None and mark.high is not None:
             axis.errorbar(

@@ -122,7 +122,7 @@ def _reference(panel: Panel, frame: Frame, reference: Reference) -> list[str]:
     outside, arrow = (
         (frame.top + 10, "\N{UPWARDS ARROW}") if position > 1 else (frame.bottom_y - 8, "\N{DOWNWARDS ARROW}")
     )
-    return [_text(frame.right_x - 2, outside, f"{arrow} {text}, outside this panel", "note", "end", tip)]
+    return [_text(frame.right_x - 2, outside, f"{arrow} {text}", "note", "end", tip)]
 
 
 def _series(panel: Panel, frame: Frame, series: Series, offset: float) -> list[str]:
@@ -131,9 +131,11 @@ def _series(panel: Panel, frame: Frame, series: Series, offset: float) -> list[s
         return [_curve(panel, frame, series, css)]
     parts = []
     places = [(frame.x(panel.x.position(m.x)) + offset, frame.y(panel.y.position(m.y)), m) for m in series.marks]
-    if len(places) > 1:
-        points = " ".join(f"{_n(x)},{_n(y)}" for x, y, _ in places)
-        parts.append(f'<polyline class="line {css}" points="{points}"/>')
+    where = {id(mark): f"{_n(x)},{_n(y)}" for x, y, mark in places}
+    for piece in series.pieces():
+        if len(piece) > 1:
+            points = " ".join(where[id(mark)] for mark in piece)
+            parts.append(f'<polyline class="line {css}" points="{points}"/>')
     parts += [_bar(panel, frame, mark, x, css) for x, _, mark in places]
     parts += _singles(panel, frame, series, offset, css)
     for x, y, mark in places:
