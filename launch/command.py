@@ -58,17 +58,18 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(sorted(found, key=int))
 
 
-def job_environment(*, processes: int, side_by_side: int, slot: int) -> dict[str, str]:
+def job_environment(*, processes: int, side_by_side: int = 1, first_gpu: int | None = None) -> dict[str, str]:
     """Variables of a job of ``processes`` processes, one of ``side_by_side`` such jobs on this machine.
 
-    Each process gets its share of the cores, at least one, and each job its own GPUs where there are some.
+    Each process gets its share of the cores, at least one. Where there are GPUs and ``first_gpu`` is given, the job
+    sees only its own: as many as it has processes, from that one on, counted round where there are fewer.
     """
     variables = {
         "OMP_NUM_THREADS": str(max(1, cores() // (processes * side_by_side))),
         "PYTHONUNBUFFERED": "1",
     }
     gpus = visible_gpus()
-    if gpus and side_by_side > 1:
-        own = [gpus[(slot * processes + number) % len(gpus)] for number in range(processes)]
+    if gpus and first_gpu is not None:
+        own = [gpus[(first_gpu + number) % len(gpus)] for number in range(processes)]
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(own))
     return variables

@@ -76,7 +76,7 @@ class LocalTarget(Section):
     name: Literal["local"] = "local"
     ranks: PositiveInt = 1
     concurrent_runs: PositiveInt = 1
-    # Evaluate a point while the next one trains; null: where a core is left that training does not use.
+    # Evaluate a point while the next one trains; null: unless they would share a GPU.
     overlap_probes: bool | None = None
 
 

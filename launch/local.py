@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from eval.manifest import Probe
-from launch.command import cores, data_command, job_environment, probe_command, training_command
+from launch.command import data_command, job_environment, probe_command, training_command, visible_gpus
 from launch.config import LocalTarget
 from launch.graph import StudyGraph, StudyPoint
 from launch.process import Job, Outcome, RunningJob, StopRequest, stop_all
@@ -194,10 +194,14 @@ class _Runner:
 
 
 def overlaps(target: LocalTarget) -> bool:
-    """Whether a point is evaluated while the next one trains: as asked, else where a core is left."""
+    """Whether a point is evaluated while the next one trains: as asked, else unless they would share a GPU.
+
+    Without GPUs it pays even where training has every core: most of a short evaluation is start-up on one of them.
+    """
     if target.overlap_probes is not None:
         return target.overlap_probes
-    return cores() > target.ranks * target.concurrent_runs
+    gpus = len(visible_gpus())
+    return gpus == 0 or gpus > target.ranks * target.concurrent_runs
 
 
 def _unreachable(waiting: list[Task], failed: Mapping[str, Task]) -> list[tuple[Task, Task]]:
@@ -214,10 +218,15 @@ def _unreachable(waiting: list[Task], failed: Mapping[str, Task]) -> list[tuple[
 
 def _placed(task: Task, slot: int, target: LocalTarget, overlap: bool) -> Job:
     """The task's job with the variables of the place that it got."""
-    side_by_side = target.concurrent_runs
+    busy = target.ranks * target.concurrent_runs
     if task.kind == "probe" and overlap:
-        side_by_side = target.ranks * target.concurrent_runs + 1
+        variables = job_environment(processes=1, side_by_side=busy + 1, first_gpu=busy)
     elif task.kind == "data":
-        side_by_side = 1
-    variables = job_environment(processes=task.job.processes, side_by_side=side_by_side, slot=slot)
+        variables = job_environment(processes=1)
+    else:
+        alone = target.concurrent_runs == 1
+        first_gpu = None if alone else slot * target.ranks
+        variables = job_environment(
+            processes=task.job.processes, side_by_side=target.concurrent_runs, first_gpu=first_gpu
+        )
     return replace(task.job, environment=variables)

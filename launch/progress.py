@@ -31,6 +31,7 @@ class Progress:
         states = study_states(graph.directory, graph.manifest)
         self._seen = {state.point.name: state.images_seen for state in states}
         self._began, self._at_start = time.monotonic(), sum(self._seen.values())
+        self._paced = False
         self._next_look = self._next_line = 0.0
         self._last_words: set[str] = set()  # of jobs that failed
         self._bars: Bars | None = None
@@ -77,6 +78,8 @@ class Progress:
         if self._bars is not None and task.key in self._rows:
             self._bars.remove_task(self._rows.pop(task.key))
         self._look(task)
+        trained = task.kind == "train" and task.point is not None and task.point.images_seen > 0
+        self._paced = self._paced or (trained and outcome.state == "finished")
         if outcome.state == "failed":
             self.failed(outcome)
         elif outcome.state == "stopped":
@@ -101,6 +104,7 @@ class Progress:
         now = time.monotonic()
         if now < self._next_look:
             return
+        self._paced = False
         self._next_look = now + REFRESH_S
         for task in running:
             state = self._look(task)
@@ -135,9 +139,12 @@ class Progress:
         return sum(self._seen.values()) / self._total if self._total else 1.0
 
     def _left(self) -> str:
-        """Time that the rest takes at the pace since the start, evaluations and start-up included."""
+        """Time that the rest takes at the pace since the start, evaluations and start-up included.
+
+        Nothing before a whole run has set the pace: the first minutes are start-up.
+        """
         done = sum(self._seen.values())
-        if done <= self._at_start or done >= self._total:
+        if not self._paced or done <= self._at_start or done >= self._total:
             return ""
         pace = (time.monotonic() - self._began) / (done - self._at_start)
         return f", about {duration(pace * (self._total - done))} left"

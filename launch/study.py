@@ -120,7 +120,7 @@ def _do_missing(graph: StudyGraph, console: Console, stop: StopRequest, lock: in
 
 def _build_report(graph: StudyGraph, stop: StopRequest, lock: int) -> Outcome:
     directory = graph.directory
-    variables = job_environment(processes=1, side_by_side=1, slot=0)
+    variables = job_environment(processes=1)
     job = Job("report", "report", report_command(directory), directory, directory / REPORT_FILE, environment=variables)
     running = RunningJob(job, keep_open=[lock])
     while (outcome := running.poll()) is None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from launch import command
+from launch.config import LocalTarget
+from launch.local import overlaps
 from launch.lock import StudyLocked, study_lock
 from launch.process import Job, RunningJob, StopRequest, readable_tail, stop_all
 from launch.state import process_exists
@@ -65,11 +67,19 @@ def test_a_signal_only_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shares_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    second = command.job_environment(processes=2, side_by_side=2, slot=1)
+    second = command.job_environment(processes=2, side_by_side=2, first_gpu=2)
     assert (second["OMP_NUM_THREADS"], second["CUDA_VISIBLE_DEVICES"]) == ("2", "2,3")
-    alone = command.job_environment(processes=16, side_by_side=1, slot=0)
+    assert command.job_environment(processes=2, first_gpu=3)["CUDA_VISIBLE_DEVICES"] == "3,0"
+    alone = command.job_environment(processes=16)
     assert alone["OMP_NUM_THREADS"] == "1"
     assert "CUDA_VISIBLE_DEVICES" not in alone
+
+
+def test_a_probe_beside_training_has_a_gpu_of_its_own_or_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpus, ranks, expected in (("", 2, True), ("0,1,2", 2, True), ("0,1", 2, False), ("0,1,2,3", 2, True)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        assert overlaps(LocalTarget(ranks=ranks)) is expected, gpus
+    assert overlaps(LocalTarget(ranks=4, overlap_probes=True))
 
 
 def test_training_command_starts_torchrun_only_for_several_ranks() -> None:
