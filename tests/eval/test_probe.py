@@ -154,6 +154,8 @@ def test_train_images_limits_the_training_split_alone(
     assert main(["linear", str(run.path), *SETTINGS, "train_images=120"]) == 0
     assert read == [("train", 120), ("test", None)]
     assert result_of(run, "linear")["data"]["train_images"] == 120
+    assert main(["knn", str(run.path)]) == 0
+    assert result_of(run, "knn")["data"]["train_images"] == 240, "features of fewer images are not those of all"
 
 
 def test_unfinished_run_is_refused_unless_allowed(

@@ -146,6 +146,14 @@ def test_failed_evaluation_is_known_from_its_record(tmp_path: Path) -> None:
     assert collect(tmp_path).points[name].status == "failed"
 
 
+def test_unknown_interval_of_the_test_set_stays_empty(tmp_path: Path) -> None:
+    study = small(tmp_path, [[60.0], [64.0], [61.0]])
+    study.edit(study.probe_result(study.points[0].name), lambda value: value.update(top1_interval=[None, 61.0]))
+    _, _, rows = built(study)
+    assert (rows[0]["top1_interval_low"], rows[0]["top1_interval_high"]) == ("", "")
+    assert float(rows[1]["top1_interval_low"]) == pytest.approx(63.25)
+
+
 def test_nothing_measured_yet(tmp_path: Path) -> None:
     page, markdown, rows = built(small(tmp_path, [[None, None], [None], [None]]))
     assert "Nothing has been measured yet." in page
