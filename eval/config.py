@@ -58,7 +58,7 @@ class LinearConfig(FeatureConfig):
     held_out_fraction: OpenFraction = 0.1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of the held-out part
     standardize: bool = True  # each feature to mean 0 and variance 1 over the training images
-    max_iterations: PositiveInt = 500
+    max_iterations: PositiveInt = 300
     tolerance: PositiveFloat = 1e-7  # stop this close to the minimum, in nats per image
     knn: bool = True  # report k-nearest-neighbours on the same features
     neighbours: NeighbourSettings = NeighbourSettings()

@@ -19,7 +19,7 @@ MOST_CURVES_WITH_SEEDS = 2  # among more, single seeds are found by hovering onl
 CURVE_POINTS = 200
 TRAINING_METRICS = (
     ("loss", "Training loss"),
-    ("contrastive_accuracy", "Contrastive accuracy (%)"),
+    ("contrastive_top1", "Contrastive accuracy (%)"),
     ("accuracy", "Training accuracy (%)"),
 )
 

@@ -157,7 +157,7 @@ def rows(total: int, batch: int, seed: int) -> list[dict[str, Any]]:
                 "step": step,
                 "epoch": 2 * done,
                 "loss": math.log(2 * batch) * (0.45 + 0.55 * math.exp(-5 * done)) + wobble,
-                "contrastive_accuracy": min(1.0, max(0.0, 0.7 * (1 - math.exp(-4 * done)) + wobble / 4)),
+                "contrastive_top1": min(1.0, max(0.0, 0.7 * (1 - math.exp(-4 * done)) + wobble / 4)),
                 "learning_rate": 0.1,
                 "images_per_second": 3000.0,
             }

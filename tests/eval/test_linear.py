@@ -7,6 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from eval import linear
 from eval.config import LinearConfig
 from eval.features import Features
 from eval.linear import choose_and_fit, fit_logistic, standardization
@@ -44,6 +45,20 @@ def test_equals_scikit_learn(data: tuple[Tensor, Tensor, Tensor, Tensor], l2: fl
     assert ours.converged
     expected = 100 * theirs.score(test_x_MD.double().numpy(), test_y_M.numpy())
     assert abs(accuracy_percent(ours.logits(test_x_MD), test_y_M) - expected) <= 0.1
+
+
+@pytest.mark.parametrize("worth", [0, 100], ids=["shared", "blocks"])
+def test_both_preconditioners_end_in_the_same_minimum(
+    data: tuple[Tensor, Tensor, Tensor, Tensor], worth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x_ND, y_N, _, _ = data
+    reference = fit_logistic(x_ND.double(), y_N, classes=6, l2=1e-4, tolerance=1e-12, max_iterations=3000)
+    monkeypatch.setattr(linear, "BLOCK_WORTH", worth)
+    fit = fit_logistic(x_ND, y_N, classes=6, l2=1e-4)
+    assert fit.converged
+    assert fit.iterations < 60, "without knowledge of the correlations it takes hundreds"
+    gap = (fit.logits(x_ND).softmax(1) - reference.logits(x_ND.double()).softmax(1)).abs().max()
+    assert float(gap) < 0.02
 
 
 @pytest.mark.parametrize("l2", GRID)

@@ -74,7 +74,7 @@ def test_complete_study(tmp_path: Path) -> None:
     assert rows[0]["command"].startswith("torchrun")
     files = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"report.html", "report.md", "results.csv", "batch_size.png", "negatives.png", "published.png"} <= files
-    assert {"training_loss.png", "training_contrastive_accuracy.png"} <= files
+    assert {"training_loss.png", "training_contrastive_top1.png"} <= files
     for name in re.findall(r"\]\((\S+\.png)\)", markdown):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
 
