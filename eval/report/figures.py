@@ -20,7 +20,7 @@ CURVE_POINTS = 200
 TRAINING_METRICS = (
     ("loss", "Training loss"),
     ("contrastive_top1", "Contrastive accuracy (%)"),
-    ("accuracy", "Training accuracy (%)"),
+    ("train_top1", "Training accuracy (%)"),
 )
 
 
