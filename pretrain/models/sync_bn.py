@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.collectives import Group, all_gather_rows, all_reduce_, group_rank_and_size
+from pretrain.models import batch_passes
 
 
 def convert_sync_batch_norm(module: nn.Module, group: Group = None) -> nn.Module:
@@ -54,7 +55,10 @@ class _GroupReference:
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Takes over the parameters and buffers of a BatchNorm1d, 2d or 3d; on one rank it is exactly that module."""
+    """Takes over the parameters and buffers of a BatchNorm1d, 2d or 3d.
+
+    On one rank it is exactly that module, but for channels_last tensors on a CPU: see `batch_passes`.
+    """
 
     def __init__(self, plain: _BatchNorm, group: Group = None) -> None:
         super().__init__(plain.num_features, plain.eps, plain.momentum, affine=False, track_running_stats=False)
@@ -73,10 +77,12 @@ class SyncBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Collective while training: every rank calls this. Raises ValueError for a wrong number of dimensions."""
         group = self._reference.group
-        if not self.training or group_rank_and_size(group)[1] == 1:
+        if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
         x = input.contiguous(memory_format=_memory_format(input))
+        if group_rank_and_size(group)[1] == 1 and (x.is_cuda or not batch_passes.needs_folding(x)):
+            return super().forward(input)
         with torch.no_grad():
             moments = _global_moments(x, group)
             self._move_running_statistics(moments)
@@ -134,11 +140,7 @@ def _local_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.is_cuda:
         mean_C, invstd_C = torch.batch_norm_stats(x, 0.0)
         return mean_C, torch.where(invstd_C > 0, invstd_C.pow(-2), 0.0)
-    # Scratch running statistics: their type is what says that the moments are wanted in float32.
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    scratch = torch.zeros(2, x.shape[1], dtype=dtype)
-    mean_C, var_C = torch.batch_norm_update_stats(x, scratch[0], scratch[1], 0.0)
-    return mean_C, var_C
+    return batch_passes.moments(x)
 
 
 class _Normalise(torch.autograd.Function):
@@ -159,7 +161,7 @@ class _Normalise(torch.autograd.Function):
         ctx.group = group
         if x.is_cuda:
             return torch.batch_norm_elemt(x, weight, bias, mean_C, invstd_C, 0.0)
-        return _scale_and_shift(x, mean_C, invstd_C, weight, bias)
+        return batch_passes.scale_and_shift(x, mean_C, invstd_C, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -181,10 +183,7 @@ def _local_sums(o: _Operands) -> tuple[Tensor, Tensor]:
     if o.x.is_cuda:
         reduced = torch.batch_norm_backward_reduce(o.dy, o.x, o.mean_C, o.invstd_C, o.weight, True, False, False)
         return reduced[1] * o.invstd_C, reduced[0]
-    _, dy_xhat_C, dy_C = torch.ops.aten.native_batch_norm_backward(
-        o.dy, o.x, o.weight, None, None, o.mean_C, o.invstd_C, True, 0.0, [False, True, True]
-    )
-    return dy_xhat_C, dy_C
+    return batch_passes.gradient_sums(o.dy, o.x, o.mean_C, o.invstd_C)
 
 
 def _gradient_of_input(o: _Operands, sums: Tensor, counts_W: Tensor) -> Tensor:
@@ -195,15 +194,8 @@ def _gradient_of_input(o: _Operands, sums: Tensor, counts_W: Tensor) -> Tensor:
         )
     scale_C = o.invstd_C if o.weight is None else o.invstd_C * o.weight
     xhat_scale_C, shift_C = -scale_C * sums / counts_W.sum()
-    dx = _scale_and_shift(o.x, o.mean_C, o.invstd_C, xhat_scale_C, shift_C)
+    dx = batch_passes.scale_and_shift(o.x, o.mean_C, o.invstd_C, xhat_scale_C, shift_C)
     return dx.addcmul_(o.dy, scale_C.view(-1, *[1] * (dx.dim() - 2)).to(dx.dtype))
-
-
-def _scale_and_shift(
-    x: Tensor, mean_C: Tensor, invstd_C: Tensor, scale_C: Tensor | None, shift_C: Tensor | None
-) -> Tensor:
-    """(x - mean)·invstd·scale + shift in one pass: batch norm in its evaluation form, 1/invstd² being its variance."""
-    return torch.native_batch_norm(x, scale_C, shift_C, mean_C, invstd_C.pow(-2), False, 0.0, 0.0)[0]
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
