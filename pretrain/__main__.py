@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with open_world(config.device) as world:
         finished = train(config, plan, directory, world, preemption)
     if not finished and first:
-        print(f"{preemption.signal_name}: saved; start the same command again to go on", file=sys.stderr)
+        why = preemption.signal_name or f"step {plan.stop_step}"
+        print(f"{why}: saved; start the same command again to go on", file=sys.stderr)
     return 0 if finished else EXIT_CODE
 
 

@@ -48,6 +48,17 @@ def all_reduce_(x: Tensor, group: Group = None, op: Literal["sum", "max"] = "sum
     return x
 
 
+def sum_of_few(x: Tensor, group: Group = None) -> Tensor:
+    """Sum of a small x over the ranks, added in the order of the ranks. No gradient.
+
+    A gather and a local sum: for few numbers a gather's latency is what counts, and gloo's is less than half of its
+    all-reduce's. Collective: every rank calls this.
+    """
+    if group_rank_and_size(group)[1] == 1:
+        return x
+    return all_gather_rows(x[None], group).sum(0)
+
+
 def all_reduce_sum(x: Tensor, group: Group = None) -> Tensor:
     """Sum of x over the ranks, with a gradient: the backward sums the gradient over the ranks as well.
 

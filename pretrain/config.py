@@ -273,10 +273,14 @@ class CheckpointConfig(Section):
 
 
 class RunConfig(Section):
-    """Where the run lives: ``directory``, or ``root``/<config name>-<fingerprint>."""
+    """Where the run lives: ``directory``, or ``root``/<config name>-<fingerprint>; and how far it goes this time.
+
+    stop_after_steps: save and stop there, as at a signal; the next start goes on.
+    """
 
     directory: FilePath | None = None
     root: FilePath = Path("runs")
+    stop_after_steps: PositiveInt | None = None
 
 
 class PretrainConfig(Section):

@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pretrain.config import LogConfig, PretrainConfig
@@ -30,11 +31,11 @@ class MetricsLog:
         self._every_steps = config.log.every_steps
         self._last = (first_step, time.perf_counter())
         self._progress_written = -math.inf
-        self._wandb: Any = None
+        self._wandb: _WandbCopy | None = None
         if writes:
             self._forget_rows_after(first_step)
             self._file = directory.metrics.open("a", encoding="utf-8")
-            self._wandb = _start_wandb(config.log, config, plan, directory)
+            self._wandb = _WandbCopy(config, plan, directory) if config.log.wandb != "disabled" else None
             self._write_progress({"state": "training", "step": first_step, "total_steps": plan.total_steps})
 
     def _forget_rows_after(self, step: int) -> None:
@@ -46,7 +47,7 @@ class MetricsLog:
 
     def due(self, step: int) -> bool:
         """Whether step number ``step`` (from 1) is one that is logged: the first, every so many, and the last."""
-        return step == 1 or step % self._every_steps == 0 or step == self._plan.total_steps
+        return step == 1 or step % self._every_steps == 0 or step == self._plan.stop_step
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of step number ``step``. Raises TrainingDiverged where the loss is not finite."""
@@ -116,10 +117,27 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+class _WandbCopy:
+    """The run on wandb (offline: `wandb sync` sends it later), from a thread of its own: its start takes seconds."""
+
+    def __init__(self, config: PretrainConfig, plan: TrainPlan, directory: RunDirectory) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="wandb")
+        self._run: Future[Any] = self._thread.submit(_start_wandb, config.log, config, plan, directory)
+
+    def log(self, metrics: dict[str, float], *, step: int) -> None:
+        """Add a row once wandb is there."""
+        self._thread.submit(lambda: self._run.result().log(metrics, step=step))
+
+    def finish(self, *, exit_code: int) -> None:
+        """Wait until all rows are written. A failure of wandb's is told and does not fail the run."""
+        try:
+            self._thread.submit(lambda: self._run.result().finish(exit_code=exit_code)).result()
+        except Exception as error:
+            print(f"wandb has no copy of this run: {error}", file=sys.stderr)
+        self._thread.shutdown()
+
+
 def _start_wandb(log: LogConfig, config: PretrainConfig, plan: TrainPlan, directory: RunDirectory) -> Any:
-    """A wandb run (offline: `wandb sync` sends it later), or None where it is disabled."""
-    if log.wandb == "disabled":
-        return None
     import wandb  # a second to import, and only the first rank needs it
 
     return wandb.init(

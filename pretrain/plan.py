@@ -40,6 +40,7 @@ class TrainPlan:
     images_dropped_per_epoch: int
     steps_per_epoch: int
     total_steps: int
+    stop_step: int
     warmup_steps: int
     peak_learning_rate: float
     negatives_per_anchor: int
@@ -100,6 +101,7 @@ def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: s
     batch, schedule = config.global_batch_size, config.schedule
     steps_per_epoch = used // batch
     micro_batch = config.batch.micro_batch_size or batch
+    total_steps = epochs_to_steps(config.epochs, steps_per_epoch)
     return TrainPlan(
         fingerprint=run_fingerprint(config),
         world_size=world_size,
@@ -109,7 +111,8 @@ def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: s
         images=used,
         images_dropped_per_epoch=used - steps_per_epoch * batch,
         steps_per_epoch=steps_per_epoch,
-        total_steps=epochs_to_steps(config.epochs, steps_per_epoch),
+        total_steps=total_steps,
+        stop_step=min(total_steps, config.run.stop_after_steps or total_steps),
         warmup_steps=epochs_to_steps(schedule.warmup_epochs, steps_per_epoch) if config.epochs else 0,
         peak_learning_rate=learning_rate(schedule.rule, schedule.base_learning_rate, batch),
         negatives_per_anchor=negatives_per_anchor(config),

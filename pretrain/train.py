@@ -73,21 +73,21 @@ def run_steps(
         if measure:
             log.log(state.step, mean_over_ranks(world, output.metrics))
         if state.step % AGREE_EVERY_STEPS == 0 and any_rank(world, preemption.requested):
-            return state.step == plan.total_steps
+            break
         if state.step % plan.checkpoint_every_steps == 0:
             store.save(state)
-    return True
+    return state.step == plan.total_steps
 
 
 def batches(loader: Loader, plan: TrainPlan, world: World, *, first_step: int) -> Iterator[Batch]:
     """Batches of steps ``first_step`` to the last, on the device, across epochs."""
     step = first_step
-    while step < plan.total_steps:
+    while step < plan.stop_step:
         epoch, first_batch = plan.position(step)
         for batch in loader.epoch(epoch, first_batch=first_batch):
             yield Batch(*(tensor.to(world.device, non_blocking=True) for tensor in batch))
             step += 1
-            if step == plan.total_steps:
+            if step == plan.stop_step:
                 return
 
 

@@ -10,6 +10,8 @@ C channels, N positions (samples times pixels), k runs, R = N / k positions in e
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -42,12 +44,13 @@ def scale_and_shift(
 ) -> Tensor:
     """(x - mean) invstd scale + shift in one pass: batch norm in its evaluation form, 1/invstd² being its variance."""
     k = _runs(x)
-    mean, variance = _repeat(mean_C, k), _repeat(invstd_C.pow(-2), k)
-    scale = None if scale_C is None else _repeat(scale_C, k)
-    shift = None if shift_C is None else _repeat(shift_C, k)
+    variance_C = invstd_C.pow(-2)
     if k == 1:
-        plain: Tensor = torch.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, 0.0)[0]
+        plain: Tensor = torch.native_batch_norm(x, scale_C, shift_C, mean_C, variance_C, False, 0.0, 0.0)[0]
         return plain
+    scale_C = torch.ones_like(mean_C) if scale_C is None else scale_C
+    shift_C = torch.zeros_like(mean_C) if shift_C is None else shift_C
+    mean, variance, scale, shift = torch.stack((mean_C, variance_C, scale_C, shift_C)).repeat(1, k)
     # Written through the folded view of a tensor of its own: what a Function returns must not be a view.
     y = torch.empty_like(x)
     unused = mean.new_empty(0)
@@ -60,21 +63,26 @@ def gradient_sums(dy: Tensor, x: Tensor, mean_C: Tensor, invstd_C: Tensor) -> tu
     """(sum of dy xhat, sum of dy), (C,) each, in one pass; dy has x's memory format."""
     k = _runs(x)
     ones = torch.ones(k * x.shape[1], dtype=mean_C.dtype)
-    mean, invstd, wanted = _repeat(mean_C, k), _repeat(invstd_C, k), [False, True, True]
+    mean, invstd = torch.stack((mean_C, invstd_C)).repeat(1, k)
+    wanted = [False, True, True]
     _, dy_xhat, sum_dy = torch.ops.aten.native_batch_norm_backward(
         _fold(dy, k), _fold(x, k), ones, None, None, mean, invstd, True, 0.0, wanted
     )
     if k == 1:
         return dy_xhat, sum_dy
-    return dy_xhat.view(k, -1).double().sum(0).to(mean_C.dtype), sum_dy.view(k, -1).double().sum(0).to(mean_C.dtype)
+    sums = torch.stack((dy_xhat, sum_dy)).view(2, k, -1).sum(1, dtype=torch.float64).to(mean_C.dtype)
+    return sums[0], sums[1]
 
 
 def _runs(x: Tensor) -> int:
     """k: the largest divisor of N that leaves runs long enough and channels few enough; 1 where torch is precise."""
     if not needs_folding(x):
         return 1
-    channels = x.shape[1]
-    positions = x.numel() // channels
+    return _divisor(x.numel() // x.shape[1], x.shape[1])
+
+
+@functools.cache
+def _divisor(positions: int, channels: int) -> int:
     most = max(1, min(positions // MIN_ROWS, MAX_FOLDED_CHANNELS // channels))
     return next(k for k in range(most, 0, -1) if positions % k == 0)
 
@@ -85,7 +93,3 @@ def _fold(x: Tensor, k: int) -> Tensor:
         return x
     folded_channels = k * x.shape[1]
     return x.permute(0, 2, 3, 1).reshape(1, -1, 1, folded_channels).permute(0, 3, 1, 2)
-
-
-def _repeat(value_C: Tensor, k: int) -> Tensor:
-    return value_C.repeat(k) if k > 1 else value_C

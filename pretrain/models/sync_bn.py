@@ -3,7 +3,7 @@
 The moments are those of the whole global batch in the forward, and the backward differentiates through them, so
 W ranks compute what a plain BatchNorm computes on the concatenated batch (Ioffe & Szegedy 2015), also where ranks
 hold different numbers of samples. One small gather in the forward (mean, variance and count per rank, combined as in
-Chan et al. 1979: no difference of large sums), one all-reduce of 2 C numbers in the backward. Statistics are float32
+Chan et al. 1979: no difference of large sums), one gather of 2 C sums in the backward. Statistics are float32
 under bf16 autocast.
 
     y = gamma xhat + beta,  xhat = (x - mean) / sqrt(var + eps)      mean, var: over all N positions of all ranks
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretrain.collectives import Group, all_gather_rows, all_reduce_, group_rank_and_size
+from pretrain.collectives import Group, all_gather_rows, group_rank_and_size, sum_of_few
 from pretrain.models import batch_passes
 
 
@@ -170,7 +170,7 @@ class _Normalise(torch.autograd.Function):
         operands = _Operands(grad.contiguous(memory_format=_memory_format(x)), x, weight, mean_C, invstd_C)
         dweight_C, dbias_C = _local_sums(operands)
         # The parameters' gradients stay this rank's share: averaging them over the ranks is the caller's.
-        sums = all_reduce_(torch.stack((dweight_C, dbias_C)), ctx.group)
+        sums = sum_of_few(torch.stack((dweight_C, dbias_C)), ctx.group)
         dx = _gradient_of_input(operands, sums, counts_W) if ctx.needs_input_grad[0] else None
         # A norm may have neither, or a scale alone.
         dweight = dweight_C if ctx.needs_input_grad[1] else None
