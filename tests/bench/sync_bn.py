@@ -1,6 +1,6 @@
 """Batch norm of the global batch on two gloo ranks against each rank's own: forward + backward of 20 layers.
 
-    python -m tests.bench.sync_bn [--batch 128] [--width 24] [--size 16] [--rounds 7]
+python -m tests.bench.sync_bn [--batch 128] [--width 24] [--size 16] [--rounds 7]
 """
 
 import argparse
