@@ -21,11 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from pretrain.data.loader import build_loader, evaluation_batches
     from pretrain.data.sources import synthetic
-    from pretrain.data.write_beton import write_split
+    from pretrain.data.write_beton import Storage, write_split
 
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        write_split(synthetic("train", 8), directory, dataset="synthetic", split="train")
+        write_split(synthetic("train", 8), directory, dataset="synthetic", split="train", storage=Storage("raw"))
         data = DataConfig(dataset="synthetic", directory=directory, loader="beton")
         loader = build_loader(data, AugmentationConfig(crop_size_px=32), seed=0, global_batch_size=8)
         next(iter(loader.epoch(0)))
