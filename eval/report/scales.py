@@ -56,10 +56,12 @@ def value_axis(
     low, high = min(found), max(found)
     span = high - low or max(abs(high) * 0.02, 0.5)
     low, high = low - margins[0] * span, high + margins[1] * span
-    if floor is not None:
-        low = max(low, floor)
-    if top is not None:
-        high = min(high, top)
+    bounded_low = low if floor is None else max(low, floor)
+    bounded_high = high if top is None else min(high, top)
+    if bounded_high > bounded_low:  # else all values lie on or beyond a bound, and it would leave no axis
+        low, high = bounded_low, bounded_high
+    elif high <= low:
+        low, high = low - span / 2, high + span / 2
     return Axis("linear", low, high, round_ticks(low, high, ticks))
 
 
