@@ -290,7 +290,7 @@ class PretrainConfig(Section):
     global_batch_size: Annotated[int, Field(ge=2)] = 256
     epochs: Annotated[int, Field(ge=0)] = 100  # 0: the randomly initialised encoder
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    sync_batch_norm: Literal["global", "off"] = "global"
+    sync_batch_norm: Literal["global", "off"] = "global"  # off: each rank's own; the result depends on their number
     batch: BatchConfig = BatchConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()

@@ -20,9 +20,6 @@ from pretrain.config import (
 from pretrain.errors import ConfigError, Problem
 from pretrain.optim.schedules import learning_rate, lr_at
 
-# A batch-norm statistic over fewer samples than this is noisy enough to change results.
-FEW_SAMPLES = 32
-
 
 @dataclass(frozen=True)
 class TrainPlan:
@@ -36,6 +33,7 @@ class TrainPlan:
     global_batch_size: int
     batch_size_per_rank: int
     micro_batches: int
+    batch_norm_images: int
     images: int
     images_dropped_per_epoch: int
     steps_per_epoch: int
@@ -65,7 +63,7 @@ class TrainPlan:
         size = f"{self.loss_bytes_per_rank / 2**20:.1f} MiB"
         rows = [
             ("global batch", f"{self.global_batch_size} images = {self.world_size} ranks x {self.batch_size_per_rank}"),
-            ("batch norm sees", f"{self.global_batch_size // self.micro_batches} images at a time, over all ranks"),
+            ("batch norm sees", f"{self.batch_norm_images:,} images at a time"),
             ("images", f"{self.images:,} ({self.images_dropped_per_epoch} dropped at the end of each epoch)"),
             ("steps", f"{self.total_steps:,} ({self.steps_per_epoch:,} per epoch), {self.warmup_steps:,} of warm-up"),
             ("peak learning rate", f"{self.peak_learning_rate:.6g}"),
@@ -108,6 +106,7 @@ def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: s
         global_batch_size=batch,
         batch_size_per_rank=batch // world_size,
         micro_batches=batch // micro_batch,
+        batch_norm_images=micro_batch if config.sync_batch_norm == "global" else micro_batch // world_size,
         images=used,
         images_dropped_per_epoch=used - steps_per_epoch * batch,
         steps_per_epoch=steps_per_epoch,
