@@ -143,6 +143,8 @@ def _problem(model: type[BaseModel], detail: ErrorDetails) -> Problem:
     expected = detail.get("ctx", {}).get("expected")
     if expected is not None and isinstance(given, str):
         hint = did_you_mean(given, re.findall(r"'([^']*)'", str(expected)))
+    if detail["type"] == "union_tag_not_found":
+        return Problem(f"{where}.name", "is missing; it says which kind of section this is")
     if detail["type"] == "union_tag_invalid":
         tags = str(detail["ctx"]["expected_tags"])
         tag = str(detail["ctx"]["tag"])

@@ -42,6 +42,10 @@ def test_unknown_objective_lists_the_known_ones() -> None:
     assert "did you mean 'simclr'?" in problems({"objective": {"name": "simcl"}})["objective.name"]
 
 
+def test_a_section_without_its_kind_says_so() -> None:
+    assert "is missing" in problems({"objective": {"temperature": 0.2}})["objective.name"]
+
+
 def test_yaml_reads_numbers_as_people_write_them_and_refuses_a_key_twice() -> None:
     value = parse_yaml("{a: 3e-1, b: 1e5, c: 3, d: .5, e: '3', f: -2.}", "x")
     assert value == {"a": 0.3, "b": 1e5, "c": 3, "d": 0.5, "e": "3", "f": -2.0}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from pretrain.data.batch import Batch
 from pretrain.data.beton import read_table
-from pretrain.data.handoff import Handoff
+from pretrain.data.handoff import in_background
 from pretrain.data.order import RankOrder
 from pretrain.data.views import Rendering, ViewMaker
 
@@ -25,21 +24,9 @@ class BetonLoader:
 
     def epoch(self, epoch: int, *, first_batch: int = 0) -> Iterator[Batch]:
         """Batches from ``first_batch`` of epoch ``epoch``; leaving the loop early ends the thread."""
-        handoff: Handoff[Batch] = Handoff(self._ahead)
-
-        def produce() -> None:
-            for index_B in self._order.batches(epoch, first_batch):
-                if not handoff.put(self._maker.augmented(index_B, self._rendering, epoch)):
-                    return
-
-        thread = threading.Thread(target=handoff.run, args=(produce,), name="beton-loader", daemon=True)
-        thread.start()
-        try:
-            while (batch := handoff.get()) is not None:
-                yield batch
-        finally:
-            handoff.stop()
-            thread.join()
+        indices = self._order.batches(epoch, first_batch)
+        batches = (self._maker.augmented(index_B, self._rendering, epoch) for index_B in indices)
+        return in_background(batches, ahead=self._ahead, name="beton-loader")
 
     def close(self) -> None:
         """End the threads."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -61,3 +61,22 @@ class Handoff(Generic[T]):
             self._stopped = True
             self._items.clear()
             self._changed.notify_all()
+
+
+def in_background(items: Iterator[T], *, ahead: int, name: str) -> Iterator[T]:
+    """``items``, made in a thread called ``name``, at most ``ahead`` waiting; leaving early ends the thread."""
+    handoff: Handoff[T] = Handoff(ahead)
+
+    def produce() -> None:
+        for item in items:
+            if not handoff.put(item):
+                return
+
+    thread = threading.Thread(target=handoff.run, args=(produce,), name=name, daemon=True)
+    thread.start()
+    try:
+        while (item := handoff.get()) is not None:
+            yield item
+    finally:
+        handoff.stop()
+        thread.join()

@@ -5,7 +5,6 @@ B samples per rank and batch, V views, S side of a view in pixels.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from pretrain.data import order
 from pretrain.data.batch import Batch, Loader
 from pretrain.data.beton import read_layout, read_table
 from pretrain.data.catalog import existing_beton
-from pretrain.data.handoff import Handoff
+from pretrain.data.handoff import in_background
 from pretrain.data.views import Rendering, ViewMaker
 
 if TYPE_CHECKING:
@@ -70,21 +69,11 @@ def evaluation_batches(
 
 
 def _prefetched(maker: ViewMaker, index_n: order.Indices, size_px: int, batch_size: int) -> Iterator[Batch]:
-    handoff: Handoff[Batch] = Handoff(2)
-
-    def produce() -> None:
-        for low in range(0, len(index_n), batch_size):
-            if not handoff.put(maker.centred(index_n[low : low + batch_size], size_px)):
-                return
-
-    thread = threading.Thread(target=handoff.run, args=(produce,), name="evaluation-loader", daemon=True)
-    thread.start()
+    lows = range(0, len(index_n), batch_size)
+    batches = (maker.centred(index_n[low : low + batch_size], size_px) for low in lows)
     try:
-        while (batch := handoff.get()) is not None:
-            yield batch
+        yield from in_background(batches, ahead=2, name="evaluation-loader")
     finally:
-        handoff.stop()
-        thread.join()
         maker.close()
 
 
