@@ -29,12 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     preemption = Preemption().install()
 
-    from pretrain.dist import open_world, rank_from_environment, world_size_from_environment
+    from pretrain.dist import (
+        open_world,
+        rank_from_environment,
+        ranks_per_node_from_environment,
+        world_size_from_environment,
+    )
 
     first = rank_from_environment() == 0
     try:
         config = load(PretrainConfig, given.config, given.overrides)
-        plan = plan_of(config, world_size_from_environment(), str(given.config))
+        plan = plan_of(config, world_size_from_environment(), str(given.config), ranks_per_node_from_environment())
         directory = directory_of(config, given.config)
         if directory.finished():
             if first:
@@ -49,15 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from pretrain.train import train
 
-    with open_world(config.device) as world:
-        finished = train(config, plan, directory, world, preemption)
+    try:
+        with open_world(config.device) as world:
+            finished = train(config, plan, directory, world, preemption)
+    except ConfigError as error:  # what only the device or an import can tell
+        if first:
+            print(error, file=sys.stderr)
+        return 2
     if not finished and first:
         why = preemption.signal_name or f"step {plan.stop_step}"
         print(f"{why}: saved; start the same command again to go on", file=sys.stderr)
     return 0 if finished else EXIT_CODE
 
 
-def plan_of(config: PretrainConfig, world_size: int, source: str) -> TrainPlan:
+def plan_of(config: PretrainConfig, world_size: int, source: str, ranks_per_node: int | None = None) -> TrainPlan:
     """Plan on what is on disk. Raises ConfigError, also where the data set has not been written."""
     data = config.data
     try:
@@ -67,7 +77,7 @@ def plan_of(config: PretrainConfig, world_size: int, source: str) -> TrainPlan:
     if images is None:
         command = f"python -m pretrain.data.write_beton {data.dataset} {data.directory}"
         raise ConfigError(source, [Problem("data.directory", f"{data.directory} has no data set; write it: {command}")])
-    return make_plan(config, images=images, world_size=world_size, source=source)
+    return make_plan(config, images=images, world_size=world_size, ranks_per_node=ranks_per_node, source=source)
 
 
 def directory_of(config: PretrainConfig, source: Path) -> RunDirectory:
@@ -78,21 +88,29 @@ def directory_of(config: PretrainConfig, source: Path) -> RunDirectory:
 def prepare(directory: RunDirectory, config: PretrainConfig, plan: TrainPlan) -> None:
     """Write what is known before the first step and print the plan; refuse a directory that holds another run."""
     if directory.plan.is_file():
-        other = read_json(directory.plan).get("fingerprint")
-        if other != plan.fingerprint:
-            raise ConfigError(
-                str(directory.path),
-                [
-                    Problem(
-                        "run.directory", f"holds another run ({other}; this one is {plan.fingerprint}); choose another"
-                    )
-                ],
-            )
+        refuse_other_run(directory, plan)
     sessions = read_json(directory.environment)["sessions"] if directory.environment.is_file() else []
     write_text(directory.config, dump_yaml(config))
     write_json(directory.plan, plan.to_json())
     write_json(directory.environment, {"sessions": [*sessions, environment()]})
     print(f"run in {directory.path}\n{plan.describe()}", flush=True)
+
+
+def refuse_other_run(directory: RunDirectory, plan: TrainPlan) -> None:
+    """Raises ConfigError where the directory's plan is not one that ``plan`` can go on with."""
+    other = read_json(directory.plan)
+    problems = []
+    if other.get("fingerprint") != plan.fingerprint:
+        message = f"holds another run ({other.get('fingerprint')}; this one is {plan.fingerprint}); choose another"
+        problems.append(Problem("run.directory", message))
+    elif (saw := other.get("batch_norm_images", plan.batch_norm_images)) != plan.batch_norm_images:
+        message = (
+            f"batch norm saw {saw} images at a time so far, and would see {plan.batch_norm_images} on "
+            f"{plan.world_size} ranks; start on {other.get('world_size')} ranks, or choose another run.directory"
+        )
+        problems.append(Problem("sync_batch_norm", message))
+    if problems:
+        raise ConfigError(str(directory.path), problems)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,12 @@ class ViewSettings(Section):
     blur_kernel_fraction: Probability = 0.1
     solarize_probability: Probability = 0.0
     solarize_threshold: Annotated[float, Field(ge=0, le=256)] = 128.0
+    # Not part of SimCLR. The first two see the resized crop and leave black what they uncover.
+    perspective_probability: Probability = 0.0
+    perspective_distortion: Probability = 0.5
+    rotation_probability: Probability = 0.0
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0  # at most, to either side
+    invert_probability: Probability = 0.0
 
     @field_validator("crop_area", "crop_aspect_ratio", "blur_sigma_px")
     @classmethod
@@ -290,7 +296,10 @@ class PretrainConfig(Section):
     global_batch_size: Annotated[int, Field(ge=2)] = 256
     epochs: Annotated[int, Field(ge=0)] = 100  # 0: the randomly initialised encoder
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    sync_batch_norm: Literal["global", "off"] = "global"  # off: each rank's own; the result depends on their number
+    # Ranks that share batch norm's moments: all, those of a node, so many, or each its own ("off"). With any but
+    # "global" the result depends on the number of ranks.
+    sync_batch_norm: Literal["global", "node", "off"] | PositiveInt = "global"
+    batch_norm_library: Literal["bigbatch", "torch", "apex"] = "bigbatch"  # torch and apex: CUDA only
     batch: BatchConfig = BatchConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -307,7 +316,7 @@ class PretrainConfig(Section):
 # What changes the speed of a run, or what is kept of it, but not its result.
 _SPEED_ONLY: dict[str, tuple[str, ...]] = {
     "data": ("directory", "loader", "workers", "batches_ahead"),
-    "": ("device", "log", "checkpoint", "run"),
+    "": ("device", "batch_norm_library", "log", "checkpoint", "run"),
 }
 
 

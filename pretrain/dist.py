@@ -40,6 +40,26 @@ def rank_from_environment() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def ranks_per_node_from_environment() -> int:
+    """Ranks on this node: torchrun's LOCAL_WORLD_SIZE; all of them where there was no launcher."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size_from_environment()))
+
+
+def block_of_ranks(world: World, size: int) -> dist.ProcessGroup | None:
+    """The group of this rank's block of ``size`` neighbouring ranks; None where that is all of them.
+
+    Raises ValueError where the blocks would be unequal. Collective: every rank calls this.
+    """
+    if size == world.size:
+        return None
+    if size < 1 or world.size % size:
+        raise ValueError(f"blocks of {size} ranks do not divide {world.size} ranks")
+    first = world.rank // size * size
+    group = dist.new_group(list(range(first, first + size)), use_local_synchronization=True)
+    assert isinstance(group, dist.ProcessGroup), "this rank is in its own block"
+    return group
+
+
 @contextmanager
 def open_world(device: str = "auto") -> Iterator[World]:
     """Join the process group that the environment describes (torchrun's variables), leave it at the end.

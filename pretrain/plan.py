@@ -20,12 +20,16 @@ from pretrain.config import (
 from pretrain.errors import ConfigError, Problem
 from pretrain.optim.schedules import learning_rate, lr_at
 
+# Batch norm over fewer images than this is too noisy to be meant.
+FEWEST_IMAGES_OF_A_STATISTIC = 32
+
 
 @dataclass(frozen=True)
 class TrainPlan:
     """Derived numbers of one run on one number of ranks.
 
-    Only ``world_size``, ``batch_size_per_rank`` and ``loss_bytes_per_rank`` depend on the ranks.
+    Only ``world_size``, ``batch_size_per_rank``, ``batch_norm_ranks`` and ``loss_bytes_per_rank`` depend on the ranks;
+    ``batch_norm_images`` does where the ranks do not all share batch norm's statistics.
     """
 
     fingerprint: str
@@ -33,6 +37,7 @@ class TrainPlan:
     global_batch_size: int
     batch_size_per_rank: int
     micro_batches: int
+    batch_norm_ranks: int
     batch_norm_images: int
     images: int
     images_dropped_per_epoch: int
@@ -63,7 +68,7 @@ class TrainPlan:
         size = f"{self.loss_bytes_per_rank / 2**20:.1f} MiB"
         rows = [
             ("global batch", f"{self.global_batch_size} images = {self.world_size} ranks x {self.batch_size_per_rank}"),
-            ("batch norm sees", f"{self.batch_norm_images:,} images at a time"),
+            ("batch norm sees", self._batch_norm()),
             ("images", f"{self.images:,} ({self.images_dropped_per_epoch} dropped at the end of each epoch)"),
             ("steps", f"{self.total_steps:,} ({self.steps_per_epoch:,} per epoch), {self.warmup_steps:,} of warm-up"),
             ("peak learning rate", f"{self.peak_learning_rate:.6g}"),
@@ -72,7 +77,25 @@ class TrainPlan:
             ("memory of the loss", f"{size} per rank"),
             ("fingerprint", self.fingerprint),
         ]
-        return "\n".join(f"  {name:<22}{value}" for name, value in rows)
+        lines = [f"  {name:<22}{value}" for name, value in rows]
+        return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings())])
+
+    def _batch_norm(self) -> str:
+        images = f"{self.batch_norm_images:,} images at a time"
+        if self.batch_norm_ranks == self.world_size:
+            return images
+        each = "each rank's own" if self.batch_norm_ranks == 1 else f"{self.batch_norm_ranks} ranks together"
+        return f"{images} ({each}: the result depends on the number of ranks)"
+
+    def warnings(self) -> list[str]:
+        """What can be run and is probably not meant."""
+        if self.batch_norm_images >= FEWEST_IMAGES_OF_A_STATISTIC:
+            return []
+        return [
+            f"batch norm's statistics rest on {self.batch_norm_images} images, fewer than "
+            f"{FEWEST_IMAGES_OF_A_STATISTIC}: wanted a larger batch.micro_batch_size, fewer ranks, or more ranks that "
+            "share statistics (sync_batch_norm)"
+        ]
 
 
 def epochs_to_steps(epochs: float, steps_per_epoch: int) -> int:
@@ -87,12 +110,36 @@ def negatives_per_anchor(config: PretrainConfig) -> int:
     return 2 * (config.objective.negatives or config.global_batch_size) - 2
 
 
-def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: str = "configuration") -> TrainPlan:
+def batch_norm_ranks(setting: str | int, *, world_size: int, ranks_per_node: int) -> int:
+    """How many neighbouring ranks share batch norm's statistics under the setting ``sync_batch_norm``."""
+    match setting:
+        case "global":
+            return world_size
+        case "node":
+            return min(ranks_per_node, world_size)
+        case "off":
+            return 1
+        case _:
+            return int(setting)
+
+
+def make_plan(
+    config: PretrainConfig,
+    *,
+    images: int,
+    world_size: int,
+    ranks_per_node: int | None = None,
+    source: str = "configuration",
+) -> TrainPlan:
     """Plan of ``config`` on ``world_size`` ranks with ``images`` images in its split.
 
+    ranks_per_node: None stands for one node.
     Raises ConfigError with everything that cannot be run, and the nearest values that could be.
     """
-    problems = _problems(config, images=images, world_size=world_size)
+    norm_ranks = batch_norm_ranks(
+        config.sync_batch_norm, world_size=world_size, ranks_per_node=ranks_per_node or world_size
+    )
+    problems = _problems(config, images=images, world_size=world_size) + _batch_norm_problems(norm_ranks, world_size)
     if problems:
         raise ConfigError(source, problems)
     used = min(config.data.images or images, images)
@@ -106,7 +153,8 @@ def make_plan(config: PretrainConfig, *, images: int, world_size: int, source: s
         global_batch_size=batch,
         batch_size_per_rank=batch // world_size,
         micro_batches=batch // micro_batch,
-        batch_norm_images=micro_batch if config.sync_batch_norm == "global" else micro_batch // world_size,
+        batch_norm_ranks=norm_ranks,
+        batch_norm_images=micro_batch // world_size * norm_ranks,
         images=used,
         images_dropped_per_epoch=used - steps_per_epoch * batch,
         steps_per_epoch=steps_per_epoch,
@@ -147,6 +195,14 @@ def _problems(config: PretrainConfig, *, images: int, world_size: int) -> list[P
     problems += _micro_batch_problems(config.batch.micro_batch_size, batch, world_size)
     problems += _objective_problems(config)
     return problems
+
+
+def _batch_norm_problems(norm_ranks: int, world_size: int) -> list[Problem]:
+    if world_size < 1 or world_size % norm_ranks == 0:
+        return []
+    valid = ", ".join(str(size) for size in range(1, world_size + 1) if world_size % size == 0)
+    message = f"got {norm_ranks} ranks that share statistics, which does not divide {world_size} ranks; valid: {valid}"
+    return [Problem("sync_batch_norm", message)]
 
 
 def _objective_problems(config: PretrainConfig) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import nn
 from pretrain.checkpoint import checkpoint_path, newest_checkpoint, read_checkpoint, step_of, write_checkpoint
 from pretrain.config import PretrainConfig
 from pretrain.data.catalog import read_manifest
-from pretrain.dist import World, agree_on, broadcast_from_first
-from pretrain.models.sync_bn import convert_sync_batch_norm
+from pretrain.dist import World, agree_on, block_of_ranks, broadcast_from_first
+from pretrain.models.batch_norm import share_batch_norm
+from pretrain.models.sync_bn_cost import SyncCost, measure_sync_cost
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
 from pretrain.optim.build import build_optimizer
@@ -22,25 +24,29 @@ from pretrain.rundir import RunDirectory, read_json_lines
 
 @dataclass
 class TrainState:
-    """All that a checkpoint keeps."""
+    """All that a checkpoint keeps, and what was measured at the start."""
 
     objective: Objective
     optimizer: torch.optim.Optimizer
     step: int = 0
     train_seconds: float = 0.0
     restarts: int = 0
+    sync_cost: SyncCost | None = None  # measured at each start, kept in no checkpoint
 
 
-def build_state(config: PretrainConfig, world: World) -> TrainState:
-    """Objective and optimizer on the device, the same on every rank. Collective: every rank calls this."""
+def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainState:
+    """Objective and optimizer on the device, the same on every rank. Collective: every rank calls this.
+
+    Raises ConfigError where the chosen batch norm library cannot be used.
+    """
     classes = read_manifest(config.data.directory, config.data.split).classes
     objective = build_objective(config.objective, config.encoder, classes=classes, seed=config.seed)
     if config.precision.channels_last:
         objective = objective.to(memory_format=torch.channels_last)
         objective.channels_last = True
     objective.autocast_bf16 = config.precision.autocast == "bf16"
-    if config.sync_batch_norm == "global":
-        convert_sync_batch_norm(objective)
+    norm_group = block_of_ranks(world, plan.batch_norm_ranks)
+    share_batch_norm(objective, library=config.batch_norm_library, group=norm_group, device=world.device)
     objective = objective.to(world.device)
     broadcast_from_first(world, [*objective.parameters(), *objective.buffers()])
     optimizer = build_optimizer(
@@ -52,7 +58,10 @@ def build_state(config: PretrainConfig, world: World) -> TrainState:
         trust_coefficient=config.optimizer.trust_coefficient,
         betas=config.optimizer.betas,
     )
-    return TrainState(objective, optimizer)
+    cost = measure_sync_cost(objective, world.device, norm_group, micro_batches=plan.micro_batches)
+    if world.is_first and cost.gathers:
+        print(f"  batch norm's gathers  {cost.describe()}, measured", flush=True)
+    return TrainState(objective, optimizer, sync_cost=cost)
 
 
 class CheckpointStore:
@@ -102,6 +111,14 @@ def _tensors_of(module: nn.Module) -> dict[str, Any]:
     return {name: value.detach() for name, value in module.state_dict().items()}
 
 
+def peak_memory_bytes(module: nn.Module) -> int:
+    """Most memory that this process has held so far: of its GPU where ``module`` is on one, else resident memory."""
+    device = next(module.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kilobytes
+
+
 def result_of(config: PretrainConfig, plan: TrainPlan, state: TrainState, directory: RunDirectory) -> dict[str, Any]:
     """What result.json says of a finished run."""
     rows = read_json_lines(directory.metrics)
@@ -115,6 +132,8 @@ def result_of(config: PretrainConfig, plan: TrainPlan, state: TrainState, direct
         "train_seconds": state.train_seconds,
         "images_per_second": rate,
         "world_size": plan.world_size,
+        "sync_batch_norm_seconds_per_step": state.sync_cost.seconds if state.sync_cost else None,
+        "peak_memory_bytes": peak_memory_bytes(state.objective),
         "final": {name: value for name, value in rows[-1].items() if name not in ("step", "epoch")} if rows else {},
         "restarts": state.restarts,
     }

@@ -30,7 +30,7 @@ def train(
 
     Collective: every rank calls this. Raises TrainingDiverged.
     """
-    state = build_state(config, world)
+    state = build_state(config, plan, world)
     store = CheckpointStore(config, plan, directory, world)
     store.restore(state)
     log = MetricsLog(config, plan, directory, first_step=state.step, writes=world.is_first)

@@ -1,6 +1,8 @@
+from typing import Any
+
 import pytest
 
-from pretrain.config import PretrainConfig, ScheduleConfig, SimCLRConfig, SupervisedConfig
+from pretrain.config import BatchConfig, PretrainConfig, ScheduleConfig, SimCLRConfig, SupervisedConfig
 from pretrain.errors import ConfigError
 from pretrain.plan import make_plan
 
@@ -21,7 +23,39 @@ def test_derived_numbers_of_simclr_on_imagenet() -> None:
 def test_only_the_share_of_a_rank_depends_on_the_ranks() -> None:
     config = PretrainConfig(global_batch_size=512)
     one, four = (make_plan(config, images=5000, world_size=w).to_json() for w in (1, 4))
-    assert {k for k in one if one[k] != four[k]} == {"world_size", "batch_size_per_rank", "loss_bytes_per_rank"}
+    assert {k for k in one if one[k] != four[k]} == {
+        "world_size",
+        "batch_size_per_rank",
+        "batch_norm_ranks",
+        "loss_bytes_per_rank",
+    }
+
+
+def test_batch_norm_may_be_shared_by_some_ranks() -> None:
+    def images_of(setting: Any, ranks: int = 16, **batch: Any) -> tuple[int, int]:
+        config = PretrainConfig(global_batch_size=512, sync_batch_norm=setting, batch=BatchConfig(**batch))
+        plan = make_plan(config, images=5000, world_size=ranks, ranks_per_node=8)
+        return plan.batch_norm_ranks, plan.batch_norm_images
+
+    assert images_of("global") == (16, 512)
+    assert images_of("node") == (8, 256)
+    assert images_of("node", ranks=4) == (4, 512)
+    assert images_of(4) == (4, 128)
+    assert images_of("off") == (1, 32)
+    assert images_of(4, micro_batch_size=256) == (4, 64)
+    with pytest.raises(ConfigError, match=r"sync_batch_norm: got 3 ranks .* valid: 1, 2, 4, 8, 16"):
+        images_of(3)
+
+
+def test_a_statistic_of_few_images_is_warned_of() -> None:
+    def plan(setting: Any) -> str:
+        config = PretrainConfig(global_batch_size=256, sync_batch_norm=setting)
+        return make_plan(config, images=5000, world_size=16).describe()
+
+    assert "warning: batch norm's statistics rest on 16 images, fewer than 32" in plan("off")
+    assert "16 images at a time (each rank's own: the result depends on the number of ranks)" in plan("off")
+    assert "warning" not in plan(2)
+    assert "warning" not in plan("global")
 
 
 def test_everything_that_cannot_run_is_named_with_the_nearest_valid_values() -> None:
