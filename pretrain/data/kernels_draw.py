@@ -18,8 +18,13 @@ from pretrain.data.randomness import (
     SLOT_FLIP,
     SLOT_GRAYSCALE,
     SLOT_HUE,
+    SLOT_INVERT,
     SLOT_JITTER,
     SLOT_JITTER_ORDER,
+    SLOT_PERSPECTIVE,
+    SLOT_PERSPECTIVE_CORNERS,
+    SLOT_ROTATION,
+    SLOT_ROTATION_ANGLE,
     SLOT_SATURATION,
     SLOT_SOLARIZE,
     uniform,
@@ -29,18 +34,31 @@ CROP_TRIES = 10
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3
 
 # What the configuration says about a view.
-_RANGES = ("area_low", "area_high", "log_aspect_low", "log_aspect_high", "sigma_low", "sigma_high", "blur_radius")
+_RANGES = (
+    "area_low",
+    "area_high",
+    "log_aspect_low",
+    "log_aspect_high",
+    "sigma_low",
+    "sigma_high",
+    "blur_radius",
+    "side",
+)
 _AS_CONFIGURED = (
     *("flip_probability", "jitter_probability", "brightness", "contrast", "saturation", "hue"),
     *("grayscale_probability", "blur_probability", "solarize_probability", "solarize_threshold"),
+    *("perspective_probability", "perspective_distortion", "rotation_probability", "rotation_degrees"),
+    "invert_probability",
 )
 SETTINGS = np.dtype([(name, np.float64) for name in (*_RANGES, *_AS_CONFIGURED)])
 
-# What was drawn for a view. Crop in pixels of the stored image; hue in turns; blur_sigma_px 0 means no blur.
+# What was drawn for a view. Crop in pixels of the stored image; hue in turns; blur_sigma_px 0 means no blur; rotation
+# in degrees, anticlockwise; corners: x, y in pixels of the view of where its corners go, clockwise from the top left.
 DRAWN = np.dtype(
     [(name, np.int64) for name in ("top", "left", "height", "width", "flip", "jitter", "grayscale", "solarize")]
-    + [(name, np.float64) for name in ("brightness", "contrast", "saturation", "hue", "blur_sigma_px")]
-    + [("jitter_order", np.int64, (4,))]
+    + [(name, np.int64) for name in ("perspective", "invert")]
+    + [(name, np.float64) for name in ("brightness", "contrast", "saturation", "hue", "blur_sigma_px", "rotation")]
+    + [("jitter_order", np.int64, (4,)), ("corners", np.int64, (8,))]
 )
 
 
@@ -86,6 +104,17 @@ def _factor(strength: float, unit: float) -> float:
 
 
 @exact
+def _draw_corners(key: Any, settings: Any, corners: Any) -> None:
+    """RandomPerspective's: each corner moves inwards by U{0 .. distortion * half the side} along x and along y."""
+    side = int(settings.side)
+    bound = int(settings.perspective_distortion * (side // 2)) + 1
+    for k in range(8):
+        inwards = int(_uniform(key, SLOT_PERSPECTIVE_CORNERS + k) * bound)
+        near = k in (0, 1, 3, 6)  # to 0: x of the left corners, y of the top ones
+        corners[k] = inwards if near else side - bound + inwards
+
+
+@exact
 def draw_view(key: Any, height: int, width: int, settings: Any, drawn: Any) -> None:
     """Fill ``drawn`` (DRAWN) for a view of a (height, width) image under ``key`` by ``settings`` (SETTINGS)."""
     _draw_crop(key, height, width, settings, drawn)
@@ -107,6 +136,13 @@ def draw_view(key: Any, height: int, width: int, settings: Any, drawn: Any) -> N
         span = settings.sigma_high - settings.sigma_low
         drawn.blur_sigma_px = settings.sigma_low + span * _uniform(key, SLOT_BLUR_SIGMA)
     drawn.solarize = _uniform(key, SLOT_SOLARIZE) < settings.solarize_probability
+    drawn.perspective = _uniform(key, SLOT_PERSPECTIVE) < settings.perspective_probability
+    if drawn.perspective:
+        _draw_corners(key, settings, drawn.corners)
+    drawn.rotation = 0.0
+    if _uniform(key, SLOT_ROTATION) < settings.rotation_probability:
+        drawn.rotation = settings.rotation_degrees * (2.0 * _uniform(key, SLOT_ROTATION_ANGLE) - 1.0)
+    drawn.invert = _uniform(key, SLOT_INVERT) < settings.invert_probability
 
 
 def settings_record(view: Any, crop_size_px: int) -> npt.NDArray[np.void]:
@@ -120,5 +156,6 @@ def settings_record(view: Any, crop_size_px: int) -> npt.NDArray[np.void]:
     record["area_low"], record["area_high"] = view.crop_area
     record["log_aspect_low"], record["log_aspect_high"] = (math.log(ratio) for ratio in view.crop_aspect_ratio)
     record["sigma_low"], record["sigma_high"] = view.blur_sigma_px
+    record["side"] = crop_size_px
     record["blur_radius"] = int(view.blur_kernel_fraction * crop_size_px) // 2
     return record

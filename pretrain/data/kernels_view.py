@@ -15,6 +15,7 @@ from pretrain.data.kernels_blur import blur_plane, blur_scratch
 from pretrain.data.kernels_colour import change_colour
 from pretrain.data.kernels_draw import DRAWN, draw_view
 from pretrain.data.kernels_resize import resize_scratch, resize_window
+from pretrain.data.kernels_warp import warp_scratch, warp_view
 from pretrain.data.randomness import view_key
 
 _f32 = np.float32
@@ -27,12 +28,28 @@ class ViewScratch(NamedTuple):
     drawn: Any
     resize: Any
     blur: Any
+    padded: Any
 
 
 @inner
-def _view_scratch(side: int, longest: int, radius: int) -> Any:
+def _largest_radius(settings_V: Any) -> int:
+    radius = 0
+    for v in range(len(settings_V)):
+        radius = max(radius, int(settings_V[v].blur_radius))
+    return radius
+
+
+@inner
+def _view_scratch(side: int, longest: int, settings_V: Any) -> Any:
+    radius = _largest_radius(settings_V)
     planes_3P = np.empty((3, side * side), np.float32)
-    return ViewScratch(planes_3P, np.empty(1, DRAWN), resize_scratch(side, longest), blur_scratch(side, radius))
+    return ViewScratch(
+        planes_3P,
+        np.zeros(1, DRAWN),
+        resize_scratch(side, longest),
+        blur_scratch(side, radius),
+        warp_scratch(side, settings_V),
+    )
 
 
 @inner
@@ -48,11 +65,9 @@ def _solarize(output_P: Any, threshold: float) -> None:
 
 
 @inner
-def _largest_radius(settings_V: Any) -> int:
-    radius = 0
-    for v in range(len(settings_V)):
-        radius = max(radius, int(settings_V[v].blur_radius))
-    return radius
+def _invert(output_P: Any) -> None:
+    for x in range(len(output_P)):
+        output_P[x] = np.uint8(255 - output_P[x])
 
 
 @kernel
@@ -74,7 +89,7 @@ def augment(
     """
     # One body instead of a function per view: LLVM would optimise the whole once more at each level of calls.
     side = views_BV3SS.shape[3]
-    scratch = _view_scratch(side, max(height_B.max(), width_B.max()), _largest_radius(settings_V))
+    scratch = _view_scratch(side, max(height_B.max(), width_B.max()), settings_V)
     planes_3P, drawn = scratch.planes_3P, scratch.drawn[0]
     for b in range(len(index_B)):
         pixels = data[offset_B[b] :]
@@ -86,6 +101,7 @@ def augment(
                 drawn.top, drawn.left = window_B4[b, 0], window_B4[b, 1]
                 drawn.height, drawn.width = window_B4[b, 2], window_B4[b, 3]
             resize_window(pixels, width_B[b], drawn, planes_3P, side, scratch.resize)
+            warp_view(planes_3P, side, drawn, scratch.padded)
             change_colour(planes_3P, settings, drawn)
             for channel in range(3):
                 output_P = views_BV3SS[b, v, channel].reshape(side * side)
@@ -96,6 +112,8 @@ def augment(
                     _store(planes_3P[channel], output_P)
                 if drawn.solarize:
                     _solarize(output_P, settings.solarize_threshold)
+                if drawn.invert:
+                    _invert(output_P)
 
 
 @kernel

@@ -33,7 +33,7 @@ STREAM_VIEW = np.uint64(1)  # the augmentation of one view of one sample in one 
 STREAM_ORDER = np.uint64(2)  # the position of a sample in an epoch
 STREAM_SUBSET = np.uint64(3)  # which samples a subset holds; takes no seed
 
-# Slots of STREAM_VIEW.
+# Slots of STREAM_VIEW, in the order in which operations were added; the next free one is 26.
 SLOT_FLIP = 1
 SLOT_JITTER = 2
 SLOT_BRIGHTNESS = 3
@@ -45,6 +45,11 @@ SLOT_GRAYSCALE = 10
 SLOT_BLUR = 11
 SLOT_BLUR_SIGMA = 12
 SLOT_SOLARIZE = 13
+SLOT_PERSPECTIVE = 14
+SLOT_PERSPECTIVE_CORNERS = 15  # 15 .. 22: x and y of the top left, top right, bottom right, bottom left corner
+SLOT_ROTATION = 23
+SLOT_ROTATION_ANGLE = 24
+SLOT_INVERT = 25
 SLOT_CROP = 64  # 64 + 4t + (0 area, 1 aspect ratio, 2 top, 3 left) of try t = 0 .. 9
 
 
