@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,9 @@ from pretrain.data.catalog import image_count
 from pretrain.errors import ConfigError, Problem
 from pretrain.plan import TrainPlan, make_plan
 from pretrain.preempt import EXIT_CODE, Preemption
+from pretrain.requeue import hand_back
 from pretrain.rundir import RunDirectory, environment, read_json, write_json, write_text
+from pretrain.runlock import hold_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
     first = rank_from_environment() == 0
+    lock = contextlib.ExitStack()
     try:
         config = load(PretrainConfig, given.config, given.overrides)
         plan = plan_of(config, world_size_from_environment(), str(given.config), ranks_per_node_from_environment())
@@ -45,9 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if first:
                 print(f"{directory.path} is finished; its result is in {directory.result}")
             return 0
+        if (status := gave_up_before(directory)) is not None:
+            return status
         if first:
+            lock.enter_context(hold_run(directory.path))
             prepare(directory, config, plan)
     except ConfigError as error:
+        lock.close()
         if first:
             print(error, file=sys.stderr)
         return 2
@@ -55,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from pretrain.train import train
 
     try:
-        with open_world(config.device) as world:
+        with lock, open_world(config.device) as world:
             finished = train(config, plan, directory, world, preemption)
     except ConfigError as error:  # what only the device or an import can tell
         if first:
@@ -64,7 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not finished and first:
         why = preemption.signal_name or f"step {plan.stop_step}"
         print(f"{why}: saved; start the same command again to go on", file=sys.stderr)
+    if preemption.agreed and not finished:
+        hand_back(first=first)
     return 0 if finished else EXIT_CODE
+
+
+def gave_up_before(directory: RunDirectory) -> int | None:
+    """Exit status where torchrun starts again a run that stopped in good order or diverged; None otherwise.
+
+    torchrun restarts whatever ends with an error; only what died (a killed rank, a lost node) may do better next time.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or not directory.progress.is_file():
+        return None
+    return {"stopped": EXIT_CODE, "diverged": 1}.get(read_json(directory.progress).get("state"))
 
 
 def plan_of(config: PretrainConfig, world_size: int, source: str, ranks_per_node: int | None = None) -> TrainPlan:

@@ -272,9 +272,10 @@ class LogConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """A checkpoint every so many steps, and always at the end; ``keep`` of them stay."""
+    """A checkpoint every so many steps and seconds, and always at the end; ``keep`` of them stay."""
 
     every_steps: PositiveInt | None = None  # once per epoch
+    every_s: PositiveFloat | None = 900.0  # what a dead node costs at most; null: never for the time alone
     keep: PositiveInt = 2
 
 

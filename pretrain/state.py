@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,12 @@ class CheckpointStore:
         self._config, self._plan, self._world = config, plan, world
         self._directory = directory.checkpoints
         self._saved_step = -1
+        self._saved_at = time.monotonic()
+
+    def is_late(self) -> bool:
+        """Whether the last checkpoint (or the start) is so long ago that the next step boundary should bring one."""
+        every_s = self._config.checkpoint.every_s
+        return every_s is not None and time.monotonic() - self._saved_at > every_s
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint of ``state`` unless this step has one."""
@@ -86,7 +93,7 @@ class CheckpointStore:
             "restarts": state.restarts,
         }
         write_checkpoint(self._directory, content, keep=self._config.checkpoint.keep)
-        self._saved_step = state.step
+        self._saved_step, self._saved_at = state.step, time.monotonic()
 
     def restore(self, state: TrainState) -> None:
         """Continue from the newest checkpoint, if there is one. Collective: every rank calls this."""

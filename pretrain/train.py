@@ -14,7 +14,7 @@ from pretrain.dist import World, any_rank, mean_over_ranks
 from pretrain.gradients import GradientAverager
 from pretrain.metrics import MetricsLog, TrainingDiverged
 from pretrain.plan import TrainPlan
-from pretrain.preempt import Preemption
+from pretrain.preempt import Preemption, helpers_shielded
 from pretrain.rundir import RunDirectory, write_json
 from pretrain.state import CheckpointStore, TrainState, build_state, result_of
 from pretrain.step import forward_backward
@@ -33,10 +33,12 @@ def train(
     state = build_state(config, plan, world)
     store = CheckpointStore(config, plan, directory, world)
     store.restore(state)
-    log = MetricsLog(config, plan, directory, first_step=state.step, writes=world.is_first)
+    with helpers_shielded():
+        log = MetricsLog(config, plan, directory, first_step=state.step, writes=world.is_first)
+        opened = contextlib.closing(open_loader(config, world))
     ending = "failed"
     try:
-        with contextlib.closing(open_loader(config, world)) as loader:
+        with opened as loader:
             finished = run_steps(plan, world, state, loader, log, store, preemption)
         store.save(state)
         ending = "finished" if finished else "stopped"
@@ -73,8 +75,9 @@ def run_steps(
         if measure:
             log.log(state.step, mean_over_ranks(world, output.metrics))
         if state.step % AGREE_EVERY_STEPS == 0 and any_rank(world, preemption.requested):
+            preemption.agreed = True
             break
-        if state.step % plan.checkpoint_every_steps == 0:
+        if state.step % plan.checkpoint_every_steps == 0 or store.is_late():
             store.save(state)
     return state.step == plan.total_steps
 

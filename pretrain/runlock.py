@@ -1,0 +1,123 @@
+"""One job at a time for a run's directory, whoever started it and wherever it runs.
+
+The lock is an flock, which ends with its holder; the file says who that is. Where a file system does not carry flock
+from host to host, the file's age decides: the holder touches it every few seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pretrain.errors import ConfigError, Problem
+from pretrain.preempt import helpers_shielded
+from pretrain.requeue import VARIABLE, job_state
+
+FILE_NAME = "lock"
+# A job that was killed may take so long to end after its successor has started.
+HANDOVER_S = 60.0
+TOUCH_EVERY_S = 10.0
+# The holder on another host has not touched the file for so long: it is gone.
+SILENT_S = 45.0
+
+
+@contextlib.contextmanager
+def hold_run(directory: Path, *, handover_s: float = HANDOVER_S, silent_s: float = SILENT_S) -> Iterator[None]:
+    """Hold ``directory`` inside the block. Raises ConfigError, naming the holder, where somebody else keeps it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / FILE_NAME
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    ended = threading.Event()
+    heart = threading.Thread(target=_touch, args=(descriptor, ended), daemon=True, name="run lock")
+    try:
+        if not _locked_within(descriptor, handover_s) or not _is_stale(path, _owner(descriptor), silent_s):
+            raise ConfigError(str(directory), [Problem("run.directory", _held(_owner(descriptor)))])
+        _write(descriptor, _ourselves())
+        with helpers_shielded():
+            heart.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            heart.join()
+            _write(descriptor, None)
+    finally:
+        os.close(descriptor)
+
+
+def _ourselves() -> dict[str, Any]:
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "job": os.environ.get(VARIABLE),
+        "started": time.time(),
+    }
+
+
+def _locked_within(descriptor: int, seconds: float) -> bool:
+    deadline, told = time.monotonic() + seconds, False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if not told:
+                print(f"waiting for the job that holds the run to end: {_held(_owner(descriptor))}", file=sys.stderr)
+                told = True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+        except OSError:  # this file system has no flock: the file's age must do
+            return True
+
+
+def _is_stale(path: Path, owner: dict[str, Any], silent_s: float) -> bool:
+    """Whether the owner that the file names is gone, given that its flock is."""
+    if not owner or owner.get("host") == platform.node():
+        return True
+    job = owner.get("job")
+    if job is not None and (job == os.environ.get(VARIABLE) or job_state(str(job)) in (None, "PENDING")):
+        return True
+    touched = path.stat().st_mtime_ns
+    deadline = time.monotonic() + silent_s
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, silent_s / 10))
+        with path.open("rb") as file:  # opening asks the server of a shared file system anew
+            if os.fstat(file.fileno()).st_mtime_ns != touched:
+                return False
+    return True
+
+
+def _held(owner: dict[str, Any]) -> str:
+    job = f" (Slurm job {owner['job']})" if owner.get("job") else ""
+    who = f"process {owner.get('pid')} on {owner.get('host')}{job}" if owner else "somebody"
+    return f"is being trained by {who}; one job at a time"
+
+
+def _touch(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(TOUCH_EVERY_S):
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def _owner(descriptor: int) -> dict[str, Any]:
+    try:
+        found = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+    except (ValueError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(descriptor: int, owner: dict[str, Any] | None) -> None:
+    os.ftruncate(descriptor, 0)
+    if owner is not None:
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
