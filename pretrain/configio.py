@@ -19,7 +19,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads floats as YAML 1.2 does (PyYAML takes 3e-1 for a string) and refuses a key given twice."""
+    """SafeLoader that reads numbers and booleans as YAML 1.2 does and refuses a key given twice.
+
+    PyYAML takes 3e-1 for a string, and off, which is a setting here, for False.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -37,9 +40,13 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
     list("-+0123456789."),
 )
-# Integers are tried first, so that '3' stays an integer.
+# Integers are tried first, so that '3' stays an integer; on, off, yes and no are words.
 for _resolvers in _Loader.yaml_implicit_resolvers.values():
+    _resolvers[:] = [pair for pair in _resolvers if not pair[0].endswith(":bool")]
     _resolvers.sort(key=lambda pair: pair[0].endswith(":float"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def parse_yaml(text: str, source: str) -> Any:

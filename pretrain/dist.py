@@ -61,19 +61,20 @@ def block_of_ranks(world: World, size: int) -> dist.ProcessGroup | None:
 
 
 @contextmanager
-def open_world(device: str = "auto") -> Iterator[World]:
+def open_world(device: str = "auto", *, backend: str | None = None, timeout_s: float = TIMEOUT_S) -> Iterator[World]:
     """Join the process group that the environment describes (torchrun's variables), leave it at the end.
 
-    ``device``: cpu, cuda, or auto (cuda where there is one). Collective: every rank calls this.
+    ``device``: cpu, cuda, or auto (cuda where there is one). ``backend``: by default NCCL for CUDA tensors, gloo for
+    others; with gloo for both, several ranks may share a GPU. Collective: every rank calls this.
     Raises RuntimeError where cuda was asked for and this process has none.
     """
     rank, size = rank_from_environment(), world_size_from_environment()
-    chosen = _device(device)
+    chosen = _device(device, shared=backend == "gloo")
     if size == 1 and "MASTER_ADDR" not in os.environ:
         yield World(rank, size, chosen)
         return
-    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    timeout = timedelta(seconds=TIMEOUT_S)
+    backend = backend or ("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    timeout = timedelta(seconds=timeout_s)
     dist.init_process_group(backend, timeout=timeout)
     try:
         control = dist.new_group(backend="gloo", timeout=timeout)
@@ -83,11 +84,13 @@ def open_world(device: str = "auto") -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _device(device: str) -> torch.device:
+def _device(device: str, *, shared: bool) -> torch.device:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if shared and count:
+        local_rank %= count
     if local_rank >= count:
         raise RuntimeError(
             f"local rank {local_rank} has no GPU of its own: this process sees {count}; start at most {count} ranks on "

@@ -68,6 +68,15 @@ def test_overrides_set_sections_and_report_every_bad_one() -> None:
     assert len(caught.value.problems) == 3
 
 
+def test_words_are_words_and_only_true_and_false_are_booleans() -> None:
+    values = parse_yaml("[off, on, yes, no, true, False, 3, 3e-1, null]", "x")
+    assert values == ["off", "on", "yes", "no", True, False, 3, 0.3, None]
+    config = load(
+        PretrainConfig, ROOT / "configs/pretrain/cifar10.yaml", ["precision.autocast=off", "sync_batch_norm=off"]
+    )
+    assert (config.precision.autocast, config.sync_batch_norm) == ("off", "off")
+
+
 def test_a_written_configuration_reads_back_equal() -> None:
     augmentation = AugmentationConfig(view_overrides={1: {"blur_probability": 0.1}})
     config = PretrainConfig(augmentation=augmentation, objective=SimCLRConfig(negatives=8))

@@ -1,0 +1,67 @@
+"""torchrun --nproc-per-node N -m pretrain.certify [--config CONFIG] [section.key=value ...]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.config import PretrainConfig
+from pretrain.configio import load
+from pretrain.errors import ConfigError
+from pretrain.plan import make_plan
+
+DEFAULT_BATCH = 4096
+TIMEOUT_S = 60
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where every check passed, 1 where one failed, 2 for a bad configuration."""
+    given = _parser().parse_args(arguments)
+    from pretrain.dist import open_world, ranks_per_node_from_environment, world_size_from_environment
+
+    ranks, per_node = world_size_from_environment(), ranks_per_node_from_environment()
+    try:
+        config = _config(given.config, given.overrides, ranks)
+        make_plan(
+            config, images=2**62, world_size=ranks, ranks_per_node=per_node, source=str(given.config or "default")
+        )
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from pretrain.certify.run import certify, report
+
+    with open_world(config.device, backend=given.backend, timeout_s=TIMEOUT_S) as world:
+        start = time.perf_counter()
+        findings = certify(config, world, ranks_per_node=per_node)
+        if world.is_first:
+            report(findings, config, world, time.perf_counter() - start, given.output)
+    return 0 if all(finding.passed for finding in findings) else 1
+
+
+def _config(path: Path | None, overrides: list[str], ranks: int) -> PretrainConfig:
+    if path is not None:
+        return load(PretrainConfig, path, overrides)
+    if overrides:
+        raise SystemExit("section.key=value needs --config CONFIG")
+    return PretrainConfig(global_batch_size=DEFAULT_BATCH // ranks * ranks)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain.certify",
+        description="Measure on this machine, with these ranks, that W ranks compute what one rank computes: losses, "
+        "gradients, batch norm, LARS, data order; and what that costs. Start it as training is started.",
+        epilog="example: torchrun --nproc-per-node 2 -m pretrain.certify --config configs/pretrain/cifar10.yaml",
+    )
+    parser.add_argument("--config", type=Path, help="certify this run's objective, optimizer, data and batch size")
+    parser.add_argument("--backend", choices=["gloo", "nccl"], help="default: nccl for CUDA, gloo for CPU tensors")
+    parser.add_argument("--output", type=Path, default=Path("certificate.json"), help="default: certificate.json")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the config's")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""LARS on every rank, and three whole training steps: the same weights everywhere, and those of one rank."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pretrain.certify.finding import Bench, Finding, bounded, relative_error
+from pretrain.certify.models import (
+    flat,
+    global_batch,
+    images_of,
+    on_all_ranks,
+    on_one_rank,
+    own_part,
+    small_objective,
+    whole,
+)
+from pretrain.collectives import Group
+from pretrain.data.batch import Batch
+from pretrain.gradients import GradientAverager
+from pretrain.objectives.base import Objective
+from pretrain.optim.build import build_optimizer
+from pretrain.optim.lars import LARS
+from pretrain.step import forward_backward
+
+STEPS = 3
+LARS_LEARNING_RATE = 0.05
+LARS_TOLERANCE = 1e-6
+# Gentle, so that float32's rounding is not what grows; compared with how far the weights have moved.
+LEARNING_RATE = 1e-3
+MOVEMENT_TOLERANCE = 1e-4
+SHAPES = [(64, 3, 7, 7), (64,), (128, 64, 3, 3), (128,), (10, 128)]
+MOMENTUM, WEIGHT_DECAY, TRUST = 0.9, 1e-4, 1e-3
+
+
+def identical(bench: Bench, check: str, subject: str, x: Tensor) -> Finding:
+    """A finding that passes where x has the same bits on every rank. Collective: every rank calls this."""
+    same = bench.all_equal(x)
+    return Finding(check, subject, "identical" if same else "ranks differ", "identical bits on all ranks", same)
+
+
+def lars_findings(bench: Bench) -> list[Finding]:
+    """Two steps from gradients that differ from rank to rank, against the equations in float64.
+
+    Collective: every rank calls this.
+    """
+    generator = torch.Generator().manual_seed(4)
+    start = [torch.randn(shape, generator=generator) for shape in SHAPES]
+    gradients = [[torch.randn(bench.world.size, *shape, generator=generator) for shape in SHAPES] for _ in range(2)]
+    weights = [bench.on_device(tensor).clone().requires_grad_() for tensor in start]
+    groups = [
+        {"params": [w for w in weights if w.dim() > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [w for w in weights if w.dim() == 1], "adapt": False},
+    ]
+    optimizer = LARS(groups, LARS_LEARNING_RATE, momentum=MOMENTUM, trust_coefficient=TRUST)
+    averager = GradientAverager(weights)
+    for step in gradients:
+        loss = torch.stack([(w * bench.on_device(g[bench.world.rank])).sum() for w, g in zip(weights, step)]).sum()
+        torch.autograd.backward(loss)
+        averager.average_over_ranks()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    found, expected = flat([*weights]), bench.on_device(flat(_lars_by_the_equations(start, gradients)))
+    error = bench.largest(relative_error(found, expected))
+    return [
+        bounded("LARS", "two steps against float64", {"weights": error}, LARS_TOLERANCE),
+        identical(bench, "LARS", "weights of all ranks", found),
+    ]
+
+
+def _lars_by_the_equations(start: list[Tensor], gradients: list[list[Tensor]]) -> list[Tensor]:
+    """u = g + wd w; q = trust |w| / |u|; v <- m v + lr q u; w <- w - v; vectors: wd = 0, q = 1."""
+    weights = [w.double() for w in start]
+    buffers = [torch.zeros_like(w) for w in weights]
+    for step in gradients:
+        for i, (w, v) in enumerate(zip(weights, buffers)):
+            matrix = w.dim() > 1
+            u = step[i].double().mean(0) + (WEIGHT_DECAY * w if matrix else 0)
+            q = TRUST * w.norm() / u.norm() if matrix else 1.0
+            v.mul_(MOMENTUM).add_(LARS_LEARNING_RATE * q * u)
+            w.sub_(v)
+    return weights
+
+
+def training_findings(bench: Bench) -> list[Finding]:
+    """Three float32 steps of the configured objective and optimizer. Collective: every rank calls this."""
+    config, images = bench.config, images_of(bench)
+    start = small_objective(config.objective, config.encoder, images=images, seed=config.seed)
+    shared, alone = on_all_ranks(bench, start), on_one_rank(bench, start, bench.solo)
+    batches = [global_batch(images, seed) for seed in range(STEPS)]
+    found = _train(bench, shared, [own_part(bench, batch) for batch in batches], None)
+    expected = _train(bench, alone, [whole(bench, batch) for batch in batches], bench.solo)
+    moved = expected - bench.on_device(flat([*start.parameters(), *_statistics(start)]))
+    error = float((found - expected).norm() / moved.norm())
+    return [
+        identical(bench, "three steps", "weights and statistics of all ranks", found),
+        bounded("three steps", "against one rank, float32", {"movement": bench.largest(error)}, MOVEMENT_TOLERANCE),
+    ]
+
+
+def _train(bench: Bench, objective: Objective, batches: list[Batch], group: Group) -> Tensor:
+    chosen = bench.config.optimizer
+    optimizer = build_optimizer(
+        objective,
+        name=chosen.name,
+        lr=LEARNING_RATE,
+        momentum=chosen.momentum,
+        weight_decay=chosen.weight_decay,
+        trust_coefficient=chosen.trust_coefficient,
+        betas=chosen.betas,
+    )
+    averager = GradientAverager(list(objective.parameters()), group)
+    for step, batch in enumerate(batches):
+        forward_backward(objective, averager, batch, micro_batches=1, measure=False)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        objective.after_optimizer_step((step + 1) / STEPS)
+    return flat([*objective.parameters(), *_statistics(objective)])
+
+
+def _statistics(objective: Objective) -> list[Tensor]:
+    """Running means and variances, without the counters of steps, whose movement would hide all other."""
+    return [buffer for buffer in objective.buffers() if buffer.is_floating_point()]
