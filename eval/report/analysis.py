@@ -1,8 +1,8 @@
 """Statistics of a study: means over seeds, intervals, contrasts and slopes. Numbers only; `sentences` says them.
 
-A condition is one place of one curve, measured with n seeds. All intervals of a question come from one standard
-deviation, pooled over its conditions (pure error): s^2 = sum_i (n_i - 1) s_i^2 / df, df = sum_i (n_i - 1). With two
-or three seeds a condition's own deviation is too uncertain to be of use. Where df is 0 there is no interval.
+A condition is one place of one curve of one panel, measured with n seeds. All intervals of a figure come from one
+standard deviation, pooled over its conditions (pure error): s^2 = sum_i (n_i - 1) s_i^2 / df, df = sum_i (n_i - 1).
+With two or three seeds a condition's own deviation is too uncertain to be of use. Where df is 0 there is no interval.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from eval.manifest import Baseline, Question
 from eval.report.collect import PointRecord, StudyRecord
 from eval.report.distributions import f_tail, student_t, studentized_range
+from eval.report.views import Place, View, main_view
 
 # Lack of fit is worth a remark when chance alone shows as much less often than this.
 REMARKABLE = 0.05
@@ -48,6 +49,18 @@ class Condition:
     x: float
     records: tuple[PointRecord, ...]
     mean: Interval | None
+    panel: str = ""
+    x_text: str = ""  # what x is called, e.g. ``4,096``, ``sqrt``
+
+    @property
+    def line(self) -> tuple[str, str]:
+        """(panel, curve): conditions of one line are joined."""
+        return self.panel, self.curve
+
+    @property
+    def line_text(self) -> str:
+        """``epochs = 100``, ``LR rule = sqrt, epochs = 100``; empty where there is only one line."""
+        return ", ".join(text for text in self.line if text)
 
     @property
     def measured(self) -> tuple[PointRecord, ...]:
@@ -62,7 +75,8 @@ class Condition:
 class Slope:
     """Least-squares slope of one curve: points per doubling of x, or per unit of a linear axis."""
 
-    curve: str
+    line: tuple[str, str]
+    line_text: str
     per_doubling: bool
     slope: Interval
     lack_of_fit: bool  # the conditions leave the line by more than the seeds differ
@@ -79,9 +93,9 @@ class Contrast:
 
 @dataclass(frozen=True)
 class QuestionAnalysis:
-    """What one question's points say."""
+    """What the points of one figure say."""
 
-    question: Question
+    view: View
     conditions: tuple[Condition, ...]
     pooled_deviation: float | None
     degrees_of_freedom: int
@@ -92,9 +106,24 @@ class QuestionAnalysis:
     def missing(self) -> tuple[PointRecord, ...]:
         return tuple(record for condition in self.conditions for record in condition.missing)
 
-    def curve(self, label: str) -> tuple[Condition, ...]:
-        """Conditions of one curve by increasing x."""
-        return tuple(sorted((c for c in self.conditions if c.curve == label), key=lambda c: c.x))
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """(panel, curve) of every line that has points, in the view's order."""
+        present = {condition.line for condition in self.conditions}
+        return tuple((p, c) for p in self.view.panels for c in self.view.curves if (p, c) in present)
+
+    def line(self, line: tuple[str, str]) -> tuple[Condition, ...]:
+        """Conditions of one line by increasing x."""
+        return tuple(sorted((c for c in self.conditions if c.line == line), key=lambda c: c.x))
+
+    @property
+    def best_of_lines(self) -> frozenset[tuple[tuple[str, str], float]]:
+        """(line, x) of the highest mean of each line with at least two of them."""
+        found = []
+        for line in self.lines:
+            means = [(c.mean.value, c.x) for c in self.line(line) if c.mean is not None]
+            found += [(line, max(means)[1])] if len(means) > 1 else []
+        return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -107,20 +136,27 @@ class BaselineAnalysis:
 
 
 def analyse_question(study: StudyRecord, question: Question) -> QuestionAnalysis:
-    """Conditions, intervals, the largest difference and the slopes of ``question``."""
-    groups = _groups(study, question)
+    """Analysis of the question's own figure."""
+    return analyse_view(study, main_view(study, question))
+
+
+def analyse_view(study: StudyRecord, view: View) -> QuestionAnalysis:
+    """Conditions, intervals, the largest difference and the slopes of ``view``."""
+    groups: dict[tuple[str, str, float], list[PointRecord]] = {}
+    for place in sorted(view.places, key=lambda place: _order(view, place)):
+        records = groups.setdefault((place.panel, place.curve, place.x), [])
+        if study.points[place.point] not in records:
+            records.append(study.points[place.point])
     deviation, freedom = pooled_deviation([_values(records) for records in groups.values()])
     conditions = tuple(
-        Condition(curve, x, tuple(records), _mean(_values(records), deviation, freedom))
-        for (curve, x), records in groups.items()
+        Condition(curve, x, tuple(records), mean_of(_values(records), deviation, freedom), panel, view.x_text(x))
+        for (panel, curve, x), records in groups.items()
     )
     measured = [condition for condition in conditions if condition.mean is not None]
-    slopes = (
-        _slope([c for c in measured if c.curve == curve.label], question, curve.label, deviation, freedom)
-        for curve in question.curves
-    )
+    lines = dict.fromkeys(condition.line for condition in measured)
+    slopes = (_slope([c for c in measured if c.line == line], view, deviation, freedom) for line in lines)
     return QuestionAnalysis(
-        question=question,
+        view=view,
         conditions=conditions,
         pooled_deviation=deviation,
         degrees_of_freedom=freedom,
@@ -129,13 +165,17 @@ def analyse_question(study: StudyRecord, question: Question) -> QuestionAnalysis
     )
 
 
+def _order(view: View, place: Place) -> tuple[int, int, float]:
+    return view.panels.index(place.panel), view.curves.index(place.curve), place.x
+
+
 def analyse_baseline(study: StudyRecord, baseline: Baseline) -> BaselineAnalysis:
     """Mean of a baseline's seeds."""
     records = tuple(study.points[name] for name in baseline.points if name in study.points)
     values = _values(records)
     deviation, freedom = pooled_deviation([values])
     return BaselineAnalysis(
-        baseline, Condition(baseline.title, 0.0, records, _mean(values, deviation, freedom)), freedom
+        baseline, Condition(baseline.title, 0.0, records, mean_of(values, deviation, freedom)), freedom
     )
 
 
@@ -154,20 +194,12 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float | None, i
     return (math.sqrt(squares / freedom), freedom) if squares > 0 else (None, 0)
 
 
-def _groups(study: StudyRecord, question: Question) -> dict[tuple[str, float], list[PointRecord]]:
-    groups: dict[tuple[str, float], list[PointRecord]] = {}
-    for curve in question.curves:
-        for x, name in sorted(zip(curve.x, curve.points), key=lambda pair: pair[0]):
-            if name in study.points:
-                groups.setdefault((curve.label, x), []).append(study.points[name])
-    return groups
-
-
 def _values(records: Sequence[PointRecord]) -> list[float]:
     return [record.top1 for record in records if record.top1 is not None]
 
 
-def _mean(values: Sequence[float], deviation: float | None, freedom: int) -> Interval | None:
+def mean_of(values: Sequence[float], deviation: float | None, freedom: int) -> Interval | None:
+    """Mean with its t-interval from the standard ``deviation`` of one value; None where there are no values."""
     if not values:
         return None
     half = None if deviation is None else student_t(freedom) * deviation / math.sqrt(len(values))
@@ -186,10 +218,10 @@ def _contrast(measured: Sequence[Condition], deviation: float | None, freedom: i
     return Contrast(best, worst, Interval(ranked[-1][0] - ranked[0][0], half))
 
 
-def _slope(
-    conditions: Sequence[Condition], question: Question, curve: str, deviation: float | None, freedom: int
-) -> Slope | None:
-    per_doubling = question.x_scale != "linear" and all(condition.x > 0 for condition in conditions)
+def _slope(conditions: Sequence[Condition], view: View, deviation: float | None, freedom: int) -> Slope | None:
+    if view.x_scale == "category":
+        return None
+    per_doubling = view.x_scale != "linear" and all(condition.x > 0 for condition in conditions)
     pairs = [
         (math.log2(condition.x) if per_doubling else condition.x, value)
         for condition in conditions
@@ -204,7 +236,7 @@ def _slope(
     slope = sum((x - mean_x) * (y - mean_y) for x, y in pairs) / spread
     half = None if deviation is None else student_t(freedom) * deviation / math.sqrt(spread)
     bent = _lack_of_fit(conditions, per_doubling, (mean_x, mean_y, slope), deviation, freedom)
-    return Slope(curve, per_doubling, Interval(slope, half), bent)
+    return Slope(conditions[0].line, conditions[0].line_text, per_doubling, Interval(slope, half), bent)
 
 
 def _lack_of_fit(

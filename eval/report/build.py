@@ -1,32 +1,58 @@
-"""From a study's directory to its report: results.csv, report.md with PNG figures, and report.html last. Torch-free."""
+"""From the directories of studies to their report: results.csv, report.md, figures, report.html last. Torch-free."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.manifest import REPORT_FILE
-from eval.report.collect import collect
-from eval.report.content import make_report
+from eval.report.collect import StudyRecord, collect, collect_all
+from eval.report.content import Report, make_report
 from eval.report.html import render_html
 from eval.report.markdown import render_markdown
-from eval.report.png import write_png
+from eval.report.png import write_figure
 from eval.report.runs import results_csv
-from pretrain.rundir import write_text
+from pretrain.rundir import whole_file, write_text
 
 
-def build_report(study_directory: Path) -> Path:
-    """Write the report of the study as it stands; returns the page.
+def build_report(*study_directories: Path, folder: Path | None = None, refresh_s: float | None = None) -> Path:
+    """Write the report of one study, or of several side by side, as they stand; returns the page.
 
-    Raises FileNotFoundError or ConfigError where ``study_directory`` is no study.
+    folder: where it goes; by default report/ in the study's directory, or a folder beside the first of several.
+    Raises FileNotFoundError or ConfigError where a directory is no study.
     """
-    study = collect(study_directory)
-    report = make_report(study)
-    page = study_directory / REPORT_FILE
-    folder = page.parent
-    write_text(folder / "results.csv", results_csv(study))
-    figures = [section.figure for section in report.questions if section.figure] + list(report.training)
-    for figure in figures + ([report.published] if report.published else []):
-        write_png(figure, folder / f"{figure.name}.png")
-    write_text(folder / "report.md", render_markdown(report))
-    write_text(page, render_html(report))
+    studies = read_studies(study_directories)
+    report = make_report(*studies)
+    page = page_of(study_directories, studies, folder)
+    write_report(report, page, refresh_s=refresh_s)
     return page
+
+
+def read_studies(study_directories: Sequence[Path]) -> list[StudyRecord]:
+    """The studies as they stand."""
+    return [collect(study_directories[0])] if len(study_directories) == 1 else collect_all(study_directories)
+
+
+def page_of(directories: Sequence[Path], studies: Sequence[StudyRecord], folder: Path | None = None) -> Path:
+    """Where the page of these studies lies."""
+    if folder is not None:
+        return folder / Path(REPORT_FILE).name
+    if len(directories) == 1:
+        return directories[0] / REPORT_FILE
+    names = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", Path(study.label).name) for study in studies)
+    return Path(os.path.abspath(directories[0])).parent / f"report-{names}" / Path(REPORT_FILE).name
+
+
+def write_report(report: Report, page: Path, *, refresh_s: float | None = None) -> None:
+    """Every file of the report, each whole, the page last."""
+    folder = page.parent
+    write_text(folder / "results.csv", results_csv(*report.studies))
+    for figure in report.figures:
+        write_figure(figure, folder)
+    for picture in report.pictures:
+        with whole_file(folder / f"{picture.name}.png") as file:
+            file.write(picture.png)
+    write_text(folder / "report.md", render_markdown(report))
+    write_text(page, render_html(report, refresh_s=refresh_s))

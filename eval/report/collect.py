@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from eval.manifest import Point, Probe, StudyManifest, read_manifest
 from pretrain.configio import read_yaml
-from pretrain.errors import ConfigError
+from pretrain.errors import ConfigError, Problem
 from pretrain.rundir import RunDirectory, read_json, read_json_lines
 
 Status = Literal["finished", "not evaluated", "not a number", "diverged", "failed", "unfinished", "not started"]
@@ -31,6 +33,8 @@ class PointRecord:
     probe_seconds: float | None = None
     training: dict[str, Any] = field(default_factory=dict)  # result.json of the run
     environment: dict[str, Any] = field(default_factory=dict)  # of its last start
+    config: dict[str, Any] = field(default_factory=dict)  # dotted keys of what it ran, or will run, with
+    evaluations: tuple[dict[str, Any], ...] = ()  # every readable result.json below eval/, the study's probes or not
     curves: tuple[dict[str, Any], ...] = ()  # rows of metrics.jsonl
 
     @property
@@ -47,6 +51,7 @@ class StudyRecord:
     points: dict[str, PointRecord]
     config: dict[str, Any]  # config.yaml of the first point that has one
     metric: Literal["top1", "knn_top1"]
+    label: str = ""  # of this study among several; its name where that is enough
 
     @property
     def metric_label(self) -> str:
@@ -57,19 +62,44 @@ class StudyRecord:
         """Number of points in this state."""
         return sum(record.status == status for record in self.points.values())
 
+    def value(self, record: PointRecord, key: str) -> Any:
+        """Value of a dotted configuration key, or of a number of the plan, at a point; None where nobody knows.
+
+        A point that has not started has no configuration of its own yet: what it does not change, it shares with
+        another point that does not change it either.
+        """
+        if key in record.point.settings:
+            return record.point.settings[key]
+        if key in record.config:
+            return record.config[key]
+        if key in record.point.plan:
+            return record.point.plan[key]
+        same = (r for r in self.points.values() if key in r.config and key not in r.point.settings)
+        return next((other.config[key] for other in same), None)
+
 
 def collect(directory: Path) -> StudyRecord:
     """The study in ``directory``. Raises FileNotFoundError or ConfigError where there is none."""
     manifest = read_manifest(directory)
     points = {point.name: _record(directory, point, manifest.probes) for point in manifest.points}
     linear = any(probe.task == "linear" for probe in manifest.probes) or not manifest.probes
-    config: dict[str, Any] = {}
-    for point in manifest.points:
-        path = RunDirectory(directory / point.directory).config
-        if path.is_file():
-            config = _yaml_or_nothing(path)
+    config = next((_nested(record.config) for record in points.values() if record.config), {})
+    metric: Literal["top1", "knn_top1"] = "top1" if linear else "knn_top1"
+    return StudyRecord(directory, manifest, points, config, metric, manifest.name)
+
+
+def collect_all(directories: Sequence[Path]) -> list[StudyRecord]:
+    """Several studies, each with a label of its own. Raises FileNotFoundError or ConfigError, also for one twice."""
+    resolved = [directory.resolve() for directory in directories]
+    twice = sorted({str(directory) for directory in resolved if resolved.count(directory) > 1})
+    if twice:
+        raise ConfigError("command line", [Problem("STUDY_DIR", f"{', '.join(twice)} is given twice")])
+    studies = [collect(directory) for directory in directories]
+    for label in ("manifest.name", "directory.name", "directory"):
+        labels = [operator.attrgetter(label)(study) for study in studies]
+        if len(set(map(str, labels))) == len(studies):
             break
-    return StudyRecord(directory, manifest, points, config, "top1" if linear else "knn_top1")
+    return [replace(study, label=str(text)) for study, text in zip(studies, labels)]
 
 
 def number(value: Any) -> float | None:
@@ -87,9 +117,10 @@ def _record(study: Path, point: Point, probes: tuple[Probe, ...]) -> PointRecord
         problems.append(f"{run.result.name} belongs to another run ({training['fingerprint']})")
         training = None
     results = [_json(run.evaluation(probe.task, probe.fingerprint) / "result.json", problems) for probe in probes]
-    measured = _measured(results)
+    of_this_run = [result if _of_trained_encoder(result) else None for result in results]
+    measured = _measured(of_this_run)
     metric = "top1" if any(probe.task == "linear" for probe in probes) or not probes else "knn_top1"
-    first = next((result for result in results if result is not None), None)
+    first = next((r for r in of_this_run if r is not None and number(r.get(metric)) is not None), None)
     status, detail = _status(run, training, probes, results, measured[metric])
     if problems and status != "finished":
         status, detail = "failed", "; ".join(problems)
@@ -104,6 +135,8 @@ def _record(study: Path, point: Point, probes: tuple[Probe, ...]) -> PointRecord
         probe_seconds=number(((first or {}).get("seconds") or {}).get("total")),
         training=training or {},
         environment=_environment(run),
+        config=_config(run),
+        evaluations=_evaluations(run),
         curves=_curves(run),
     )
 
@@ -118,7 +151,8 @@ def _status(
     if training is None:
         return _untrained(run)
     if accuracy is not None:
-        return "finished", ""
+        absent = [probe.task for probe, result in zip(probes, results) if result is None]
+        return "finished", f"without a result of {', '.join(absent)}" if absent else ""
     for probe, result in zip(probes, results):
         stage = f"{probe.task}-{probe.fingerprint}"
         if result is None and _launched(run, stage).get("state") == "failed":
@@ -145,6 +179,11 @@ def _untrained(run: RunDirectory) -> tuple[Status, str]:
 def _launched(run: RunDirectory, stage: str) -> dict[str, Any]:
     """What the launcher noted of the latest start of a stage."""
     return _json(run.path / "logs" / f"{stage}.json", []) or {}
+
+
+def _of_trained_encoder(result: dict[str, Any] | None) -> bool:
+    """False for an evaluation that drew the encoder anew: that is a baseline, not what the point reached."""
+    return ((result or {}).get("settings") or {}).get("initialisation") != "random"
 
 
 def _measured(results: list[dict[str, Any] | None]) -> dict[str, float | None]:
@@ -193,8 +232,42 @@ def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
     return found
 
 
-def _yaml_or_nothing(path: Path) -> dict[str, Any]:
-    try:
-        return read_yaml(path)
-    except ConfigError:
-        return {}
+def _config(run: RunDirectory) -> dict[str, Any]:
+    """Dotted keys of the run's configuration; of the one it was asked to run with, before it starts."""
+    for path in (run.config, run.path / "requested.yaml"):
+        if path.is_file():
+            try:
+                return _flat(read_yaml(path))
+            except ConfigError:
+                continue
+    return {}
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            found.update(_flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in flat.items():
+        node = found
+        for part in key.split(".")[:-1]:
+            node = node.setdefault(part, {})
+        node[key.rpartition(".")[2]] = value
+    return found
+
+
+def _evaluations(run: RunDirectory) -> tuple[dict[str, Any], ...]:
+    """Results below eval/, oldest settings first by name; ``directory`` is added to each."""
+    found = []
+    for path in sorted((run.path / "eval").glob("*/result.json")):
+        result = _json(path, [])
+        if result is not None:
+            found.append({**result, "directory": str(path.parent)})
+    return tuple(found)

@@ -14,7 +14,7 @@ NODES = 120
 Array = NDArray[np.float64]
 
 
-def student_t(freedom: int) -> float:
+def student_t(freedom: float) -> float:
     """Two-sided 95 % quantile of Student's t with ``freedom`` degrees of freedom."""
     from scipy.special import stdtrit
 

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
 from html import escape as escape_html
 from importlib import resources
 
-from eval.report.content import PUBLISHED_REMARK, QuestionSection, Report
+from eval.report.content import Report
+from eval.report.palette import CATEGORY, CATEGORY_DARK, RAMP, RAMP_DARK, style_variables
 from eval.report.panels import Figure, Panel
-from eval.report.published import published_text
-from eval.report.runs import HEADERS, RunRow, revisions, software
+from eval.report.provenance import provenance
+from eval.report.runs import HEADERS, RunRow
+from eval.report.sections import Cell, Picture, Section, Table
 from eval.report.svg import NARROW, SMALL, WIDE, draw, swatch
 from eval.report.text import many
 
-MOST_OPEN_PANELS = 12  # training curves of more settings wait for a click
+MOST_OPEN_PANELS = 12  # figures of more panels wait for a click
+OPEN_FOLDED = 2  # of a section's folded figures, so many are open from the start
 
 
-def render_html(report: Report) -> str:
-    """The whole page of ``report``."""
-    title = escape(report.study.manifest.title)
+def render_html(report: Report, *, refresh_s: float | None = None) -> str:
+    """The whole page of ``report``; with ``refresh_s`` it loads itself again so often, for a study that still runs."""
     body = "\n".join(
         [
             _header(report),
+            _navigation(report),
             '<main id="main">',
             _summary(report),
-            *(_question(section) for section in report.questions),
-            _published(report),
-            _training(report),
+            *(_section(section) for section in report.sections),
             _runs(report),
             _provenance(report),
             "</main>",
             '<div id="tip" role="status" hidden></div>',
         ]
     )
+    again = f'<meta http-equiv="refresh" content="{refresh_s:g}">\n' if refresh_s is not None else ""
+    light, dark = style_variables(CATEGORY, RAMP), style_variables(CATEGORY_DARK, RAMP_DARK)
+    style = _asset("report.css").replace("/* light colours */", light).replace("/* dark colours */", dark)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(report.title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{again}'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<style>\n{_asset('report.css')}</style>\n</head>\n<body>\n{body}\n"
-        f"<script>\n{_asset('report.js')}</script>\n</body>\n</html>\n"
+        f"<style>\n{style}</style>\n</head>\n<body>\n{body}\n<script>\n{_asset('report.js')}</script>\n</body>\n</html>\n"
     )
 
 
@@ -55,44 +58,89 @@ def _header(report: Report) -> str:
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in report.facts)
     state = "complete" if report.complete else "partial"
     return (
-        f'<header><div class="bar"><h1>{escape(report.study.manifest.title)}</h1>'
+        f'<header><div class="bar"><h1>{escape(report.title)}</h1>'
         '<button id="theme" type="button" aria-label="Switch between light and dark">◐</button></div>'
-        f'<p class="progress {state}">{escape(report.progress)}</p><dl class="facts">{facts}</dl></header>'
+        f'<p class="progress {state}">{escape(report.progress)}</p>'
+        f"{f'<dl class=facts>{facts}</dl>' if facts else ''}</header>"
     )
+
+
+def _navigation(report: Report) -> str:
+    links = [(section.anchor, section.title) for section in report.sections] + [("runs", "Runs")]
+    items = "".join(f'<a href="#{escape(anchor, quote=True)}">{escape(title)}</a>' for anchor, title in links)
+    return f'<nav aria-label="Sections">{items}</nav>'
 
 
 def _summary(report: Report) -> str:
     cards = "".join(
-        f'<li><a href="#{_anchor(s)}">{escape(s.analysis.question.title)}</a><p>{escape(s.findings[0])}</p></li>'
-        for s in report.questions
+        f'<li><a href="#{escape(s.anchor, quote=True)}">{escape(s.title)}</a>'
+        f"{''.join(f'<p>{escape(text)}</p>' for text in s.findings[: len(report.studies)])}</li>"
+        for s in report.sections
+        if s.in_summary
     )
-    lines = "".join(f"<li>{escape(line)}</li>" for _, line in report.baselines)
+    lines = "".join(f"<li>{escape(line)}</li>" for line in report.baselines)
     references = f'<h3>For comparison</h3><ul class="plain">{lines}</ul>' if lines else ""
-    return f'<section id="summary"><h2>What was measured</h2><ul class="cards">{cards}</ul>{references}</section>'
-
-
-def _question(section: QuestionSection) -> str:
-    first, *others = section.findings
-    more = "".join(f"<li>{escape(text)}</li>" for text in others)
-    question = section.analysis.question
-    figure = _figure(section.figure, basis=section.basis) if section.figure else ""
+    several = len(report.studies) > 1
+    keys = "".join(f"<li>{swatch(i, 'category')}{escape(s.label)}</li>" for i, s in enumerate(report.studies))
+    legend = f'<ul class="legend">{keys}</ul>' if several else ""
+    overview = "".join(_table(table) for table in report.overview)
     return (
-        f'<section id="{_anchor(section)}"><h2>{escape(question.title)}</h2><p class="finding">{escape(first)}</p>'
-        f"{f'<ul class=plain>{more}</ul>' if more else ''}{figure}"
-        f"<details><summary>Numbers</summary>{_table(section.table)}</details></section>"
+        f'<section id="summary"><h2>What was measured</h2>{legend}<ul class="cards">{cards}</ul>{references}'
+        f"{overview}</section>"
     )
+
+
+def _section(section: Section) -> str:
+    first = f'<p class="finding">{escape(section.findings[0])}</p>' if section.findings else ""
+    more = "".join(f"<li>{escape(text)}</li>" for text in section.findings[1:])
+    parts = [
+        f'<section id="{escape(section.anchor, quote=True)}"><h2>{escape(section.title)}</h2>',
+        first,
+        f'<ul class="plain">{more}</ul>' if more else "",
+        f'<p class="remark">{escape(section.remark)}</p>' if section.remark else "",
+        _figures(section),
+        _pictures(section.pictures),
+        *(_table(table) for table in section.tables),
+        *(f'<p class="note">{escape(note)}</p>' for note in section.notes),
+        "</section>",
+    ]
+    return "".join(parts)
+
+
+def _figures(section: Section) -> str:
+    if not section.folded_figures:
+        titled = len(section.figures) > 1
+        return "".join(
+            (f"<h3>{escape(_heading(figure))}</h3>" if titled else "") + _figure(figure, basis=section.basis)
+            for figure in section.figures
+        )
+    return "".join(
+        f"<details{' open' if i < OPEN_FOLDED and len(figure.panels) <= MOST_OPEN_PANELS else ''}>"
+        f"<summary><h3>{escape(figure.panels[0].y_label)}</h3></summary>{_figure(figure)}</details>"
+        for i, figure in enumerate(section.figures)
+    )
+
+
+def _heading(figure: Figure) -> str:
+    if len(figure.panels) == 1:
+        return figure.panels[0].title
+    return f"Against {figure.panels[0].x_label.partition(' (')[0].lower()}"
 
 
 def _figure(figure: Figure, *, basis: str = "") -> str:
     """A single panel in two widths, of which the page shows the one that fits; several as small multiples."""
     label = escape(figure.description, quote=True)
     legend = "".join(f"<li>{swatch(colour, palette)}{escape(text)}</li>" for text, colour, palette in figure.legend)
-    keys = f'<ul class="legend">{legend}{_cross(figure)}</ul>' if legend or _cross(figure) else ""
+    extra = _ring(figure) + _cross(figure)
+    keys = f'<ul class="legend">{legend}{extra}</ul>' if legend or extra else ""
     caption = f"<figcaption>{escape(basis)}</figcaption>" if basis else ""
     if figure.columns == 1:
         drawn = "".join(draw(p, WIDE, css_class="wide") + draw(p, NARROW, css_class="narrow") for p in figure.panels)
         return f'<figure aria-label="{label}">{keys}{drawn}{caption}</figure>'
-    drawn = "".join(f"<div>{draw(p, SMALL, titled=True)}{_panel_note(p)}</div>" for p in figure.panels)
+    drawn = "".join(
+        f"<div>{draw(p, SMALL, titled=True)}{_panel_note(p, legend=figure.per_panel_legend)}</div>"
+        for p in figure.panels
+    )
     return f'<figure class="multiples" aria-label="{label}">{keys}<div class="grid">{drawn}</div>{caption}</figure>'
 
 
@@ -103,97 +151,89 @@ def _cross(figure: Figure) -> str:
     return f'<li><svg class="swatch" viewBox="0 0 28 12" aria-hidden="true">{cross}</svg>no result</li>'
 
 
-def _panel_note(panel: Panel) -> str:
+def _ring(figure: Figure) -> str:
+    if not any(mark.best for panel in figure.panels for series in panel.series for mark in series.marks):
+        return ""
+    ring = '<circle class="ring" cx="14" cy="6" r="5"/>'
+    return f'<li><svg class="swatch" viewBox="0 0 28 12" aria-hidden="true">{ring}</svg>best of its line</li>'
+
+
+def _panel_note(panel: Panel, *, legend: bool) -> str:
     marked = [series for series in panel.series if series.marked]
-    items = (
-        "".join(f"<li>{swatch(s.colour, s.palette)}{escape(s.label)}</li>" for s in marked) if len(marked) > 1 else ""
-    )
-    legend = f'<ul class="legend small">{items}</ul>' if items else ""
-    return legend + (f'<p class="note">{escape(panel.footnote)}</p>' if panel.footnote else "")
+    items = ""
+    if legend and len(marked) > 1:
+        items = "".join(f"<li>{swatch(s.colour, s.palette)}{escape(s.label)}</li>" for s in marked)
+    keys = f'<ul class="legend small">{items}</ul>' if items else ""
+    return keys + (f'<p class="note">{escape(panel.footnote)}</p>' if panel.footnote else "")
 
 
-def _published(report: Report) -> str:
-    if report.published is None:
+def _pictures(pictures: tuple[Picture, ...]) -> str:
+    if not pictures:
         return ""
-    rows = "".join(f"<li>{escape(published_text(row))}</li>" for row in report.published_elsewhere)
-    single = f'<details><summary>Published at a single batch size</summary><ul class="plain">{rows}</ul></details>'
-    return (
-        f'<section id="published"><h2>Published batch-size curves</h2><p class="remark">{escape(PUBLISHED_REMARK)}</p>'
-        f"{_figure(report.published)}{single if rows else ''}</section>"
+    items = "".join(
+        f'<figure><img alt="{escape(p.description, quote=True)}" '
+        f'src="data:image/png;base64,{base64.b64encode(p.png).decode()}"><figcaption>{escape(p.title)}</figcaption></figure>'
+        for p in pictures
     )
+    return f'<div class="pictures">{items}</div>'
 
 
-def _training(report: Report) -> str:
-    if not report.training:
-        return ""
-    figures = "".join(
-        f"<details{' open' if len(f.panels) <= MOST_OPEN_PANELS else ''}>"
-        f"<summary><h3>{escape(f.panels[0].y_label)}</h3></summary>{_figure(f)}</details>"
-        for f in report.training
+def _table(table: Table) -> str:
+    head = "".join(
+        f'<th scope="col"><button type="button" data-column="{i}">{escape(text)}</button></th>'
+        for i, text in enumerate(table.headers)
     )
-    return (
-        '<section id="training"><h2>Training curves</h2><p class="remark">One panel per setting, one line per seed, '
-        f"the same vertical axis in all panels of a kind. Hover or touch for values.</p>{figures}</section>"
-    )
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    drawn = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    scrolled = f'<div class="scroll" tabindex="0" role="group" aria-label="Table">{drawn}</div>{note}'
+    if table.folded:
+        return f"<details><summary>{escape(table.title)}</summary>{scrolled}</details>"
+    return (f"<h3>{escape(table.title)}</h3>" if table.title else "") + scrolled
+
+
+def _cell(cell: Cell) -> str:
+    sort = cell.text if cell.sort is None and cell.text not in ("", "\N{EN DASH}") else cell.sort
+    number = ' class="n"' if isinstance(cell.sort, int | float) else ""
+    return f"<td{_sort(sort)}{number}>{escape(cell.text)}</td>"
+
+
+def _sort(key: float | str | None) -> str:
+    return "" if key is None else f' data-sort="{escape(str(key), quote=True)}"'
 
 
 def _runs(report: Report) -> str:
+    several = len(report.studies) > 1
+    headers = (("Study",) if several else ()) + HEADERS
     head = "".join(
         f'<th scope="col"><button type="button" data-column="{i}">{escape(name)}</button></th>'
-        for i, name in enumerate(HEADERS)
+        for i, name in enumerate(headers)
     )
-    rows = "".join(_run(row) for row in report.runs)
+    rows = "".join(_run(row, several) for row in report.runs)
     return (
         f'<section id="runs"><h2>Runs</h2><p class="remark">{many(len(report.runs), "run")}; click a column to sort. '
-        'The same and more is in <a href="results.csv">results.csv</a>.</p><div class="scroll">'
+        'The same and more is in <a href="results.csv">results.csv</a>.</p>'
+        '<div class="scroll" tabindex="0" role="group" aria-label="Runs">'
         f'<table class="runs sortable"><thead><tr>{head}<th scope="col">Reproduce</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"
     )
 
 
-def _run(row: RunRow) -> str:
+def _run(row: RunRow, several: bool) -> str:
     state = row.record.status
-    cells = ""
+    cells = f"<td{_sort(row.study)}>{escape(row.study)}</td>" if several else ""
     for index, cell in enumerate(row.cells):
-        sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort), quote=True)}"'
         kind = "th scope=row" if index == 0 else "td"
-        css = ""
-        if index == 2 and state != "finished":
+        css = ' class="n"' if isinstance(cell.sort, int | float) else ""
+        if index == 2 and row.record.detail:
             css = f' class="state" title="{escape(row.record.detail, quote=True)}"'
-        cells += f"<{kind}{sort}{css}>{escape(cell.text)}</{kind.split()[0]}>"
-    command = (
-        f"<td><details><summary>command</summary><code>{escape(row.command)}</code></details></td>"
-        if row.command
-        else "<td></td>"
-    )
-    return f'<tr class="{state.replace(" ", "-")}">{cells}{command}</tr>'
+        cells += f"<{kind}{_sort(cell.sort)}{css}>{escape(cell.text)}</{kind.split()[0]}>"
+    why = f"<p>{escape(row.record.detail)}</p>" if row.record.detail else ""
+    command = f"<code>{escape(row.command)}</code>" if row.command else ""
+    last = f"<details><summary>command</summary>{why}{command}</details>" if why or command else ""
+    return f'<tr class="{state.replace(" ", "-")}">{cells}<td>{last}</td></tr>'
 
 
 def _provenance(report: Report) -> str:
-    manifest = report.study.manifest
-    items = [f"Study {manifest.source}, from {manifest.base}"]
-    known = revisions(report.study) or ([manifest.git_revision] if manifest.git_revision else [])
-    if known:
-        items.append(f"Code: revision {', '.join(known)}")
-    items += [f"{text} ({many(number, 'run')})" for text, number in software(report.study)]
-    items += [
-        f"Evaluation {probe.task} {' '.join(probe.overrides)}".rstrip() + f" (settings {probe.fingerprint})"
-        for probe in manifest.probes
-    ]
-    if any(probe.task == "linear" for probe in manifest.probes):
-        items.append(
-            "Linear evaluation: logistic regression on the frozen encoder's features; its L2 is chosen on part of "
-            "the training images, and the test images are used once, at the end."
-        )
-    rows = "".join(f"<li>{escape(text)}</li>" for text in items)
+    rows = "".join(f"<li>{escape(text)}</li>" for text in provenance(report.studies))
     return f'<section id="provenance"><h2>How this was made</h2><ul class="plain">{rows}</ul></section>'
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows[1:])
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _anchor(section: QuestionSection) -> str:
-    return f"question-{escape(section.analysis.question.name, quote=True)}"

@@ -1,52 +1,58 @@
-"""The report as Markdown, for a repository or an issue; its figures are PNG files beside it."""
+"""The report as Markdown, for a repository or an issue; its figures and pictures are PNG files beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.report.content import PUBLISHED_REMARK, Report
-from eval.report.panels import Figure
-from eval.report.published import published_text
-from eval.report.runs import HEADERS, revisions, software
-from eval.report.text import many
+from eval.report.content import Report
+from eval.report.provenance import provenance
+from eval.report.runs import HEADERS
+from eval.report.sections import Section, Table
 
 
 def render_markdown(report: Report) -> str:
     """The text of report.md."""
-    study = report.study.manifest
-    parts = [f"# {study.title}", report.progress[:1].upper() + report.progress[1:] + "."]
+    parts = [f"# {report.title}", report.progress[:1].upper() + report.progress[1:] + "."]
     parts.append("\n".join(f"- {name}: {value}" for name, value in report.facts))
-    for section in report.questions:
-        parts += [
-            f"## {section.analysis.question.title}",
-            " ".join(section.findings),
-            _image(section.figure) if section.figure else "",
-            section.basis,
-        ]
-        parts.append(_table(section.table))
+    for table in report.overview:
+        parts += _table(table)
     if report.baselines:
-        parts += ["## For comparison", "\n".join(f"- {line}" for _, line in report.baselines)]
-    if report.published is not None:
-        parts += ["## Published batch-size curves", PUBLISHED_REMARK, _image(report.published)]
-        parts.append("\n".join(f"- {p.title}: {p.footnote}" for p in report.published.panels))
-        parts.append("\n".join(f"- {published_text(row)}" for row in report.published_elsewhere))
-    if report.training:
-        parts += ["## Training curves", *(_image(figure) for figure in report.training)]
-    rows = [(*HEADERS,), *(tuple(cell.text for cell in row.cells) for row in report.runs)]
-    parts += ["## Runs", _table(rows)]
+        parts += ["## For comparison", "\n".join(f"- {line}" for line in report.baselines)]
+    for section in report.sections:
+        parts += _section(section)
+    several = len(report.studies) > 1
+    rows = [(*(("Study",) if several else ()), *HEADERS)]
+    rows += [(*((row.study,) if several else ()), *(cell.text for cell in row.cells)) for row in report.runs]
+    parts += ["## Runs", _rows(rows)]
+    troubles = [f"- {row.record.name}: {row.record.detail}" for row in report.runs if row.record.detail]
+    parts += ["\n".join(troubles)] if troubles else []
     commands = "\n".join(row.command for row in report.runs if row.command)
     if commands:
         parts += ["Commands, in the order of the table:", f"```\n{commands}\n```"]
-    made = [f"Study {study.source}, from {study.base}", *(f"Revision {text}" for text in revisions(report.study))]
-    made += [f"{text} ({many(number, 'run')})" for text, number in software(report.study)]
-    parts += ["## How this was made", "\n".join(f"- {text}" for text in made)]
+    parts += ["## How this was made", "\n".join(f"- {text}" for text in provenance(report.studies))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _image(figure: Figure) -> str:
-    return f"![{figure.description}]({figure.name}.png)"
+def _section(section: Section) -> list[str]:
+    parts = [f"## {section.title}", section.findings[0] if section.findings else ""]
+    parts.append("\n".join(f"- {text}" for text in section.findings[1:]))
+    parts.append(section.remark)
+    for figure in section.figures:
+        parts.append(f"![{figure.description}]({figure.name}.png)")
+        notes = [f"- {panel.title}: {panel.footnote}" for panel in figure.panels if panel.footnote]
+        parts.append("\n".join(notes))
+    parts += [section.basis if section.figures else ""]
+    parts += [f"![{picture.description}]({picture.name}.png)" for picture in section.pictures]
+    for table in section.tables:
+        parts += _table(table)
+    return [*parts, *section.notes]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _table(table: Table) -> list[str]:
+    texts = [tuple(cell.text for cell in row) for row in table.rows]
+    return [f"**{table.title}**" if table.title else "", _rows([table.headers, *texts]), table.note]
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])

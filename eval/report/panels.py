@@ -16,6 +16,7 @@ class Mark:
     low: float | None = None
     high: float | None = None
     tip: str = ""
+    best: bool = False  # ringed: the best of a grid that was run
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,13 @@ class Series:
     singles: tuple[Mark, ...] = ()
     palette: str = "category"  # or "ramp": an ordered quantity, pale to strong
     marked: bool = True  # draw the marks, not the line alone
+    joined: bool = True
     gaps: tuple[float, ...] = ()  # places without a result: the line does not bridge them
 
     def pieces(self) -> list[tuple[Mark, ...]]:
-        """Marks by increasing x, parted where a result is missing in between."""
+        """Marks by increasing x, parted where a result is missing in between; alone where nothing joins them."""
+        if not self.joined:
+            return [(mark,) for mark in self.marks]
         ordered = sorted(self.marks, key=lambda mark: mark.x)
         pieces: list[list[Mark]] = []
         for previous, mark in zip([None, *ordered], ordered):
@@ -84,3 +88,4 @@ class Figure:
     panels: tuple[Panel, ...]
     columns: int = 1
     legend: tuple[tuple[str, int, str], ...] = field(default=())  # (label, colour, palette), shared by the panels
+    per_panel_legend: bool = True  # each of several panels names its own series

@@ -1,4 +1,4 @@
-"""The same figures as PNG files, for Markdown. matplotlib is imported here and nowhere else."""
+"""The same figures as files, for Markdown (PNG) and for a paper (SVG). matplotlib is imported here and nowhere else."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import math
 from pathlib import Path
 from typing import Any
 
+from eval.report.palette import CATEGORY, RAMP
 from eval.report.panels import Figure, Panel, Series
-from eval.report.scales import tick_label
 from pretrain.rundir import whole_file
 
-CATEGORY = ("#1f5fbf", "#c8541b", "#17805a", "#8a3fa0", "#a07800", "#0f7f96", "#b82f6b", "#555a61")
-RAMP = ("#7fb2e5", "#4b8fd6", "#256dbd", "#164e96", "#0b2f66")
 MARKERS = ("o", "s", "^", "D")
 DASHES = ((0, (6, 4)), (0, (1.5, 3)), (0, (8, 3, 1.5, 3)))
 DODGE = 0.012  # of the axis' width, between curves at the same place
 
 
-def write_png(figure: Figure, path: Path) -> None:
-    """Draw ``figure`` into ``path``, whole."""
+def write_figure(figure: Figure, folder: Path) -> None:
+    """Draw ``figure`` into ``folder`` as <name>.png and <name>.svg, each whole. Equal figures make equal files."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     columns = min(figure.columns, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
     width, height = (8.0, 4.4) if columns == 1 else (4.0 * columns, 2.9 * rows)
-    canvas = Canvas(figsize=(width, height), dpi=110, facecolor="white")
+    canvas = Canvas(figsize=(width, height), dpi=144, facecolor="white")
     edges = {"left": 0.65 / width, "right": 1 - 0.15 / width, "bottom": 0.55 / height, "top": 1 - 0.35 / height}
     canvas.subplots_adjust(**edges, wspace=0.22, hspace=0.42)  # a layout engine would draw everything twice
     FigureCanvasAgg(canvas)
@@ -35,16 +34,22 @@ def write_png(figure: Figure, path: Path) -> None:
             _panel(axis, figure.panels[index])
         else:
             axis.set_axis_off()
-    with whole_file(path) as file:
+    with whole_file(folder / f"{figure.name}.png") as file:
         canvas.savefig(file, format="png", metadata={"Software": None})
+    # Text stays text, in whatever font the paper has.
+    with (
+        rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none"}),
+        whole_file(folder / f"{figure.name}.svg") as file,
+    ):
+        canvas.savefig(file, format="svg", metadata={"Date": None})
 
 
 def _panel(axis: Any, panel: Panel) -> None:
     axis.set_title(panel.title, loc="left", fontsize=10, fontweight="bold")
     axis.set_xlim(0, 1)
     axis.set_ylim(panel.y.low, panel.y.high)
-    axis.set_xticks([panel.x.position(value) for value in panel.x.ticks], [tick_label(v) for v in panel.x.ticks])
-    axis.set_yticks(panel.y.ticks, [tick_label(value) for value in panel.y.ticks])
+    axis.set_xticks([panel.x.position(value) for value in panel.x.ticks], [panel.x.label(v) for v in panel.x.ticks])
+    axis.set_yticks(panel.y.ticks, [panel.y.label(value) for value in panel.y.ticks])
     axis.set_xlabel(panel.x_label, fontsize=9)
     axis.set_ylabel(panel.y_label, fontsize=9)
     axis.tick_params(labelsize=8)
@@ -84,6 +89,8 @@ def _series(axis: Any, panel: Panel, series: Series, offset: float) -> None:
         label = series.label if number == 0 else None
         axis.plot(places, [mark.y for mark in piece], marker=marker, color=colour, label=label, markersize=5)
     for place, mark in zip(x, series.marks):
+        if mark.best:
+            axis.plot([place], [mark.y], "o", markersize=11, markerfacecolor="none", color=colour)
         if mark.low is not None and mark.high is not None:
             axis.errorbar(
                 place, mark.y, [[mark.y - mark.low], [mark.high - mark.y]], color=colour, capsize=3, linewidth=1.2

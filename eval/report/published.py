@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from importlib import resources
 
 from eval.report.names import DATASETS, ENCODERS, METHODS
+from eval.report.palette import ramp_step
 from eval.report.panels import Figure, Mark, Panel, Series
 from eval.report.scales import category_axis, value_axis
+from eval.report.sections import Section, text_table
 
 FILE_NAME = "published_batch_scaling.csv"
+COLOURS = {"simclr": 0, "byol": 1, "barlow_twins": 2, "wmse": 3}  # the same method looks the same in all panels
+REMARK = (
+    "Copied from their sources for orientation: other data, encoders, budgets and code. "
+    "Nothing in these panels was measured here, and levels do not compare."
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,22 @@ def published_rows() -> tuple[PublishedRow, ...]:
     )
 
 
+def published_section(x_keys: set[str]) -> Section | None:
+    """Published curves over the axes of those questions that ask for them; None where none does."""
+    figures = [published_figure()] if x_keys - {"epochs"} else []
+    figures += [published_epochs_figure()] if "epochs" in x_keys else []
+    if not figures:
+        return None
+    rows = [("Source", "What")] + [(row.source, published_text(row)) for row in published_elsewhere()]
+    return Section(
+        anchor="published",
+        title="Published curves",
+        remark=REMARK,
+        figures=tuple(figures),
+        tables=(text_table("Published at a single batch size", rows, folded=True),) if len(rows) > 1 else (),
+    )
+
+
 def published_figure() -> Figure:
     """One panel for each source (and learning-rate rule), one line for each method and epoch count."""
     panels: dict[tuple[str, str], list[PublishedRow]] = {}
@@ -57,6 +80,16 @@ def published_figure() -> Figure:
     kept = {key: rows for key, rows in panels.items() if len({row.batch_size for row in rows}) > 1}
     drawn = tuple(_panel(rows, [r for rs in kept.values() for r in rs]) for rows in kept.values())
     return Figure("published", "Published linear-evaluation accuracy against batch size, by source", drawn, 3)
+
+
+def published_epochs_figure() -> Figure:
+    """The sources with several epoch counts, against epochs: one line for each batch size."""
+    panels: dict[tuple[str, str], list[PublishedRow]] = {}
+    for row in published_rows():
+        panels.setdefault((row.source, row.lr_rule), []).append(row)
+    kept = [rows for rows in panels.values() if len({row.epochs for row in rows}) > 1]
+    drawn = tuple(_epochs_panel(rows, [row.top1 for members in kept for row in members]) for rows in kept)
+    return Figure("published_epochs", "Published linear-evaluation accuracy against epochs, by source", drawn, 3)
 
 
 def published_elsewhere() -> tuple[PublishedRow, ...]:
@@ -69,7 +102,7 @@ def published_elsewhere() -> tuple[PublishedRow, ...]:
 
 def published_text(row: PublishedRow) -> str:
     """One line about ``row``."""
-    text = f"{row.source}: {METHODS.get(row.method, row.method)}, {DATASETS.get(row.dataset, row.dataset)}, "
+    text = f"{METHODS.get(row.method, row.method)}, {DATASETS.get(row.dataset, row.dataset)}, "
     text += f"{row.epochs} epochs, batch size {row.batch_size:,}: {row.top1} %"
     return f"{text} ({row.note})" if row.note else text
 
@@ -84,7 +117,7 @@ def _panel(rows: list[PublishedRow], everywhere: list[PublishedRow]) -> Panel:
     for rank, ((method, epochs), members) in enumerate(sorted(lines.items(), key=lambda item: item[0][1])):
         name = METHODS.get(method, method)
         label = f"{epochs} epochs" if by_epochs else name
-        colour = rank if by_epochs else list(METHODS).index(method)
+        colour = ramp_step(rank, len(lines)) if by_epochs else COLOURS.get(method, 7)
         marks = tuple(_mark(row, label) for row in sorted(members, key=lambda row: row.batch_size))
         series.append(Series(label, colour, marks, palette="ramp" if by_epochs else "category"))
     rule = {"linear": ", linear LR", "sqrt": ", square-root LR"}.get(first.lr_rule, "")
@@ -104,6 +137,30 @@ def _panel(rows: list[PublishedRow], everywhere: list[PublishedRow]) -> Panel:
         footnote=f"{methods}, {ENCODERS.get(first.encoder, first.encoder)}{budget}."
         + "".join(f" {_sentence(note)}" for note in notes),
     )
+
+
+def _epochs_panel(rows: list[PublishedRow], everywhere: list[float]) -> Panel:
+    first = rows[0]
+    sizes = sorted({row.batch_size for row in rows})
+    series = []
+    for rank, size in enumerate(sizes):
+        members = sorted((row for row in rows if row.batch_size == size), key=lambda row: row.epochs)
+        marks = tuple(Mark(r.epochs, r.top1, tip=_epochs_tip(r)) for r in members)
+        series.append(Series(f"batch {size:,}", ramp_step(rank, len(sizes)), marks, palette="ramp"))
+    rule = {"linear": ", linear LR", "sqrt": ", square-root LR"}.get(first.lr_rule, "")
+    return Panel(
+        title=f"{first.source}{rule}",
+        x=category_axis((row.epochs for row in rows), "log2"),
+        y=value_axis(everywhere, ticks=4),
+        x_label="Epochs",
+        y_label=f"{DATASETS.get(first.dataset, first.dataset)} top-1 (%)",
+        series=tuple(series),
+        footnote=f"{METHODS.get(first.method, first.method)}, {ENCODERS.get(first.encoder, first.encoder)}.",
+    )
+
+
+def _epochs_tip(row: PublishedRow) -> str:
+    return f"{row.source}: batch size {row.batch_size:,}\n{row.epochs} epochs\n{row.top1} %"
 
 
 def _mark(row: PublishedRow, label: str) -> Mark:

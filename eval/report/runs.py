@@ -5,26 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eval.report.collect import PROBE_NUMBERS, PointRecord, StudyRecord, number
-from eval.report.figures import settings_label
+from eval.report.labels import settings_label
+from eval.report.sections import Cell
 from eval.report.text import count, duration, plain
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a person reads, and what the column is sorted by (None sorts last)."""
-
-    text: str
-    sort: float | str | None
 
 
 @dataclass(frozen=True)
 class RunRow:
     """One run of the table."""
 
+    study: str  # its label
     record: PointRecord
     cells: tuple[Cell, ...]
     command: str
@@ -49,19 +44,31 @@ def run_rows(study: StudyRecord) -> tuple[RunRow, ...]:
     return tuple(_row(record, study) for record in study.points.values())
 
 
-def results_csv(study: StudyRecord) -> str:
-    """Everything about every point, one line each; what is not known is empty."""
-    settings = list(dict.fromkeys(key for record in study.points.values() for key in record.point.settings))
-    packages = sorted({name for record in study.points.values() for name in record.environment.get("packages", {})})
-    fixed = ["point", "fingerprint", "seed", "status", "detail", "top1_interval_low", "top1_interval_high"]
+def results_csv(*studies: StudyRecord) -> str:
+    """Everything about every point, one line each; what is not known is empty. Several studies get a column."""
+    records = [(study.label, record) for study in studies for record in study.points.values()]
+    settings = list(dict.fromkeys(key for _, record in records for key in record.point.settings))
+    packages = sorted({name for _, record in records for name in record.environment.get("packages", {})})
+    fixed = [
+        *(["study"] if len(studies) > 1 else []),
+        "point",
+        "fingerprint",
+        "seed",
+        "status",
+        "detail",
+        "top1_interval_low",
+        "top1_interval_high",
+    ]
     training = ["total_steps", "epochs", "images_seen", "train_seconds", "images_per_second", "world_size", "restarts"]
+    training += ["peak_memory_bytes", "sync_batch_norm_seconds_per_step"]
     columns = [*fixed, *PROBE_NUMBERS, "probe_seconds", *training, *settings]
-    columns += ["git_revision", "python", *packages, "command"]
+    columns = list(dict.fromkeys([*columns, "git_revision", "python", *packages, "command"]))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for record in study.points.values():
-        writer.writerow(_csv_row(record, training, packages))
+    for label, record in records:
+        row = _csv_row(record, training, packages)
+        writer.writerow({"study": label, **row} if len(studies) > 1 else row)
     return text.getvalue()
 
 
@@ -71,10 +78,10 @@ def reproduction(record: PointRecord) -> str:
     return shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
 
 
-def software(study: StudyRecord) -> list[tuple[str, int]]:
+def software(studies: Sequence[StudyRecord]) -> list[tuple[str, int]]:
     """(versions and machine, number of runs with them), most first."""
     found: dict[str, int] = {}
-    for record in study.points.values():
+    for record in (record for study in studies for record in study.points.values()):
         environment = record.environment
         if environment:
             packages = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
@@ -83,11 +90,10 @@ def software(study: StudyRecord) -> list[tuple[str, int]]:
     return sorted(found.items(), key=lambda item: -item[1])
 
 
-def revisions(study: StudyRecord) -> list[str]:
+def revisions(studies: Sequence[StudyRecord]) -> list[str]:
     """Git revisions that the runs were made with."""
-    return sorted(
-        {str(r.environment["git_revision"]) for r in study.points.values() if r.environment.get("git_revision")}
-    )
+    environments = (record.environment for study in studies for record in study.points.values())
+    return sorted({str(found["git_revision"]) for found in environments if found.get("git_revision")})
 
 
 def _row(record: PointRecord, study: StudyRecord) -> RunRow:
@@ -112,7 +118,7 @@ def _row(record: PointRecord, study: StudyRecord) -> RunRow:
     ]
     if not finished:
         cells[2] = Cell(record.status, None)
-    return RunRow(record, tuple(cells), reproduction(record))
+    return RunRow(study.label, record, tuple(cells), reproduction(record))
 
 
 def _finite(measured: dict[str, float | None], name: str, finished: bool) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-ScaleName = Literal["log2", "log", "linear"]
+ScaleName = Literal["log2", "log", "linear", "category"]  # category: 0, 1, 2, ... with names
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,11 @@ class Axis:
     low: float
     high: float
     ticks: tuple[float, ...]
+    names: tuple[str, ...] = ()  # of the places 0, 1, 2, ... of an axis without numbers
+
+    def label(self, tick: float) -> str:
+        """Text of a tick."""
+        return self.names[round(tick)] if self.names else tick_label(tick)
 
     def position(self, value: float) -> float:
         """0 at ``low``, 1 at ``high``."""
@@ -25,19 +30,25 @@ class Axis:
         return (value - low) / (high - low)
 
     def _plain(self, value: float) -> float:
-        return value if self.scale == "linear" else math.log2(value)
+        return value if self.scale in ("linear", "category") else math.log2(value)
 
 
 def category_axis(values: Iterable[float], scale: ScaleName) -> Axis:
     """Horizontal axis with a tick at each of the places that were measured, and a margin on both sides."""
     places = sorted(set(values)) or [1.0]
-    if scale != "linear" and places[0] <= 0:
+    if scale in ("log2", "log") and places[0] <= 0:
         scale = "linear"
     if scale == "linear":
         margin = 0.08 * (places[-1] - places[0]) or 0.5 * abs(places[0]) or 1.0
         return Axis(scale, places[0] - margin, places[-1] + margin, _sparse(places))
     margin = 0.08 * math.log2(places[-1] / places[0]) or 1.0
     return Axis(scale, places[0] * 2**-margin, places[-1] * 2**margin, _sparse(places))
+
+
+def named_axis(names: Sequence[str]) -> Axis:
+    """Horizontal axis of places that have names instead of numbers, in their order."""
+    last = max(len(names) - 1, 0)
+    return Axis("category", -0.4, last + 0.4, tuple(map(float, range(len(names)))), tuple(names))
 
 
 def value_axis(

@@ -5,17 +5,17 @@ from __future__ import annotations
 from eval.report.analysis import BaselineAnalysis, Condition, Contrast, Interval, QuestionAnalysis, Slope
 from eval.report.collect import PointRecord
 from eval.report.scales import tick_label
-from eval.report.text import DASH, listed, many, percent, signed
+from eval.report.text import DASH, listed, lower, many, percent, signed, without_unit
 
 
-def findings(analysis: QuestionAnalysis, metric: str) -> list[str]:
-    """Sentences on one question, the main one first."""
+def findings(analysis: QuestionAnalysis, metric: str, *, slopes: bool = True) -> list[str]:
+    """Sentences on one figure, the main one first; ``slopes``: with one for the slope of each line."""
     sentences = []
     if analysis.contrast is not None:
         sentences.append(_contrast(analysis, analysis.contrast, metric))
     else:
         sentences.append(_no_contrast(analysis, metric))
-    sentences += [_slope(analysis, slope) for slope in analysis.slopes]
+    sentences += [_slope(analysis, slope) for slope in analysis.slopes if slopes]
     if analysis.missing:
         sentences.append(missing(analysis.missing, total=sum(len(c.records) for c in analysis.conditions)))
     return sentences
@@ -61,12 +61,12 @@ def missing(records: tuple[PointRecord, ...], *, total: int) -> str:
 
 def place(condition: Condition, x_label: str) -> str:
     """``batch size = 256`` or ``epochs = 100, batch size = 256``."""
-    where = f"{_lower(x_label)} = {tick_label(condition.x)}"
-    return f"{condition.curve}, {where}" if condition.curve else where
+    where = f"{lower(x_label)} = {condition.x_text or tick_label(condition.x)}"
+    return f"{condition.line_text}, {where}" if condition.line_text else where
 
 
 def _contrast(analysis: QuestionAnalysis, contrast: Contrast, metric: str) -> str:
-    label = _quantity(analysis.question.x_label)
+    label = without_unit(analysis.view.x_label)
     best, worst = (
         f"{place(c, label)} ({percent(c.mean.value if c.mean else None)}, {many(len(c.measured), 'seed')})"
         for c in (contrast.best, contrast.worst)
@@ -90,14 +90,14 @@ def _no_contrast(analysis: QuestionAnalysis, metric: str) -> str:
         return "Nothing has been measured yet."
     only = measured[0]
     mean = only.mean.value if only.mean else None
-    where = place(only, _quantity(analysis.question.x_label))
+    where = place(only, without_unit(analysis.view.x_label))
     return f"Only one condition has been measured: {metric} is {percent(mean)} at {where}. There is nothing to compare."
 
 
 def _slope(analysis: QuestionAnalysis, slope: Slope) -> str:
-    label = _quantity(analysis.question.x_label)
-    per = f"per doubling of {_lower(label)}" if slope.per_doubling else f"per unit of {_lower(label)}"
-    who = f"{slope.curve}: {signed(slope.slope.value)}" if slope.curve else signed(slope.slope.value)
+    label = without_unit(analysis.view.x_label)
+    per = f"per doubling of {lower(label)}" if slope.per_doubling else f"per unit of {lower(label)}"
+    who = f"{slope.line_text}: {signed(slope.slope.value)}" if slope.line_text else signed(slope.slope.value)
     text = f"{who} points {per}, by least squares"
     low, high = slope.slope.low, slope.slope.high
     if low is None or high is None:
@@ -111,12 +111,3 @@ def _within(mean: Interval) -> str:
     if mean.low is None or mean.high is None:
         return ", no interval"
     return f", 95 % interval {mean.low:.2f} {DASH} {mean.high:.2f}"
-
-
-def _quantity(label: str) -> str:
-    """``Batch size`` of ``Batch size (images)``."""
-    return label.partition(" (")[0]
-
-
-def _lower(text: str) -> str:
-    return text if text[:2].isupper() else text[:1].lower() + text[1:]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from eval.report.palette import CATEGORY, RAMP
 from eval.report.panels import Mark, Panel, Reference, Series
-from eval.report.scales import tick_label
 
 SHAPES = ("circle", "square", "triangle", "diamond")
 DODGE_PX = 9.0  # between curves at the same place
@@ -76,17 +76,19 @@ def _axes(panel: Panel, frame: Frame, titled: bool) -> list[str]:
     for value in panel.y.ticks:
         y = frame.y(panel.y.position(value))
         parts.append(f'<line class="rule" x1="{_n(frame.left)}" x2="{_n(frame.right_x)}" y1="{_n(y)}" y2="{_n(y)}"/>')
-        parts.append(_text(frame.left - 7, y + 4, tick_label(value), "tick", "end"))
+        parts.append(_text(frame.left - 7, y + 4, panel.y.label(value), "tick", "end"))
     parts.append(
         f'<line class="axis" x1="{_n(frame.left)}" x2="{_n(frame.right_x)}" y1="{_n(frame.bottom_y)}" '
         f'y2="{_n(frame.bottom_y)}"/>'
     )
     last = -1e9
     for value in panel.x.ticks:
-        x, text = frame.x(panel.x.position(value)), tick_label(value)
+        x, text = frame.x(panel.x.position(value)), panel.x.label(value)
         parts.append(
             f'<line class="axis" x1="{_n(x)}" x2="{_n(x)}" y1="{_n(frame.bottom_y)}" y2="{_n(frame.bottom_y + 4)}"/>'
         )
+        if panel.x.names:
+            text = _shortened(text, (frame.right_x - frame.left) / max(len(panel.x.names), 1))
         half = 3.6 * len(text)
         if x - half > last + 4:  # labels that would touch are left out
             parts.append(_text(x, frame.bottom_y + 17, text, "tick", "middle"))
@@ -97,6 +99,12 @@ def _axes(panel: Panel, frame: Frame, titled: bool) -> list[str]:
     if titled:
         parts.append(_text(2, 13, panel.title, "title", "start"))
     return parts
+
+
+def _shortened(text: str, width_px: float) -> str:
+    """``text`` cut to what fits; hovering tells the whole of it."""
+    most = max(3, int(width_px / 6.6))
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _references(panel: Panel, frame: Frame) -> list[str]:
@@ -139,6 +147,8 @@ def _series(panel: Panel, frame: Frame, series: Series, offset: float) -> list[s
     parts += [_bar(panel, frame, mark, x, css) for x, _, mark in places]
     parts += _singles(panel, frame, series, offset, css)
     for x, y, mark in places:
+        if mark.best:
+            parts.append(f'<circle class="ring {css}" cx="{_n(x)}" cy="{_n(y)}" r="9"/>')
         parts.append(_shape(series.colour, series.palette, x, y, 5))
         parts.append(
             f'<circle class="catch" cx="{_n(x)}" cy="{_n(y)}" r="11" tabindex="0" role="img"'
@@ -224,7 +234,7 @@ def _points(corners: Sequence[tuple[float, float]]) -> str:
 
 
 def _css(colour: int, palette: str) -> str:
-    return f"r{colour % 5}" if palette == "ramp" else f"c{colour % 8}"
+    return f"r{colour % len(RAMP)}" if palette == "ramp" else f"c{colour % len(CATEGORY)}"
 
 
 def _tip(text: str) -> str:

@@ -65,3 +65,30 @@ def many(number: int, noun: str, plural: str | None = None) -> str:
 def listed(items: list[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def lower(text: str) -> str:
+    """Without its capital, unless it is an abbreviation."""
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+
+
+def without_unit(label: str) -> str:
+    """``Batch size`` of ``Batch size (images)``."""
+    return label.partition(" (")[0]
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """``81.20 – 82.90``, or a dash."""
+    if low is None or high is None:
+        return DASH
+    return f"{plain(low, digits)} {DASH} {plain(high, digits)}"
+
+
+def size(number_of_bytes: float | None) -> str:
+    """``2.6 MiB``, ``11.4 GiB``, or a dash."""
+    if number_of_bytes is None or not math.isfinite(number_of_bytes):
+        return DASH
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
+        if number_of_bytes >= factor:
+            return f"{number_of_bytes / factor:,.1f} {unit}"
+    return f"{number_of_bytes / 2**10:,.0f} KiB"

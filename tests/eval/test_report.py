@@ -164,8 +164,7 @@ def test_nothing_measured_yet(tmp_path: Path) -> None:
 
 def test_line_does_not_bridge_a_missing_condition(tmp_path: Path) -> None:
     study = small(tmp_path, [[60.0, 60.4], [None, None], [61.0, 61.2]])
-    figure = make_report(collect(study.write())).questions[0].figure
-    assert figure is not None
+    (figure,) = make_report(collect(study.write())).sections[0].figures
     (series,) = figure.panels[0].series
     assert [len(piece) for piece in series.pieces()] == [1, 1]
     assert len(figure.panels[0].missing) == 2
@@ -173,15 +172,14 @@ def test_line_does_not_bridge_a_missing_condition(tmp_path: Path) -> None:
 
 def test_published_curves_stay_apart(tmp_path: Path) -> None:
     report = make_report(collect(quick_study(tmp_path).write()))
-    assert report.published is not None
-    published = {mark.y for panel in report.published.panels for series in panel.series for mark in series.marks}
-    for section in report.questions:
-        assert section.figure is not None
-        drawn = {mark.y for panel in section.figure.panels for s in panel.series for mark in (*s.marks, *s.singles)}
+    figures = {figure.name: figure for figure in report.figures}
+    published = {mark.y for panel in figures["published"].panels for series in panel.series for mark in series.marks}
+    for name in ("batch_size", "negatives"):
+        drawn = {m.y for panel in figures[name].panels for s in panel.series for m in (*s.marks, *s.singles)}
         assert not drawn & published
-    titles = [panel.title for panel in report.published.panels]
+    titles = [panel.title for panel in figures["published"].panels]
     assert titles[:2] == ["SimCLR Table B.1, linear LR", "SimCLR Table B.1, square-root LR"]
-    assert [s.label for s in report.published.panels[0].series] == [
+    assert [s.label for s in figures["published"].panels[0].series] == [
         "100 epochs",
         "200 epochs",
         "400 epochs",

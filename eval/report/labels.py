@@ -1,0 +1,33 @@
+"""What a point is called among those of its study."""
+
+from __future__ import annotations
+
+from eval.report.collect import PointRecord, StudyRecord
+from eval.report.text import setting
+
+
+def settings_label(record: PointRecord, study: StudyRecord) -> str:
+    """What sets a point apart: the baseline's title, else the settings that differ within the study."""
+    for baseline in study.manifest.baselines:
+        if record.name in baseline.points:
+            return baseline.title
+    varied = varied_settings(study)
+    found = [
+        f"{short(key)} {setting(record.point.settings.get(key))}" for key in varied if key in record.point.settings
+    ]
+    return ", ".join(found) or record.name.partition(",seed=")[0]
+
+
+def varied_settings(study: StudyRecord) -> tuple[str, ...]:
+    """Settings that are not the same at all points of the questions, in order of first use."""
+    in_baselines = {name for baseline in study.manifest.baselines for name in baseline.points}
+    points = [record.point for record in study.points.values() if record.name not in in_baselines]
+    keys = dict.fromkeys(key for point in points for key in point.settings)
+    return tuple(key for key in keys if len({repr(point.settings.get(key)) for point in points}) > 1)
+
+
+def short(key: str) -> str:
+    """Last part of a dotted key, as a person says it."""
+    return {"global_batch_size": "batch", "base_learning_rate": "base LR"}.get(
+        key.rpartition(".")[2], key.rpartition(".")[2]
+    )

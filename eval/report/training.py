@@ -1,0 +1,118 @@
+"""Curves of everything that the runs recorded while they trained, and of the probes that were trained on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from eval.report.collect import PointRecord, StudyRecord, number
+from eval.report.labels import settings_label
+from eval.report.panels import Figure, Mark, Panel, Series
+from eval.report.scales import Axis, round_ticks, value_axis
+from eval.report.sections import Section
+
+CURVE_POINTS = 200
+POINTS_PER_FIGURE = 9000  # all curves together: the page stays small however many runs there are
+TITLES = {
+    "loss": "Training loss",
+    "contrastive_top1": "Contrastive accuracy (%)",
+    "train_top1": "Training accuracy (%)",
+    "online_probe_top1": "Online-probe accuracy (%)",
+    "contrastive_entropy": "Contrastive entropy (nats)",
+    "learning_rate": "Learning rate",
+    "images_per_second": "Images per second",
+}
+NOT_CURVES = ("step", "epoch")
+
+
+def training_section(studies: Sequence[StudyRecord]) -> Section | None:
+    """Small multiples: for each metric a panel per setting, a line per seed, one vertical axis."""
+    figures = training_figures(studies)
+    if not figures:
+        return None
+    return Section(
+        anchor="training",
+        title="Training curves",
+        remark="One panel per setting, one line per seed, the same vertical axis in all panels of a kind. "
+        "Hover or touch for values.",
+        figures=figures,
+        notes=tuple(_without_curves(studies)),
+        folded_figures=True,
+    )
+
+
+def training_figures(studies: Sequence[StudyRecord]) -> tuple[Figure, ...]:
+    """A figure for each metric that some run recorded at two steps or more."""
+    groups: dict[str, list[PointRecord]] = {}
+    for study in studies:
+        for record in study.points.values():
+            if record.curves:
+                label = settings_label(record, study)
+                groups.setdefault(f"{study.label}: {label}" if len(studies) > 1 else label, []).append(record)
+    keys = dict.fromkeys(key for rs in groups.values() for r in rs for row in r.curves for key in row)
+    ordered = [*(key for key in TITLES if key in keys), *(key for key in keys if key not in TITLES)]
+    figures = (_metric_figure(key, groups) for key in ordered if key not in NOT_CURVES)
+    return tuple(figure for figure in figures if figure is not None)
+
+
+def curve_panels(
+    curves: dict[str, list[Series]], y_label: str, *, percent: bool, x_label: str = "Epoch"
+) -> list[Panel]:
+    """A panel for each label, all with the same vertical axis."""
+    values = [mark.y for series in curves.values() for s in series for mark in s.marks]
+    y = value_axis(values, ticks=4, floor=0.0 if min(values) >= 0 else None, top=100.0 if percent else None)
+    panels = []
+    for label, series in curves.items():
+        end = max(mark.x for s in series for mark in s.marks)
+        x = Axis("linear", 0.0, end, round_ticks(0.0, end, 4))
+        panels.append(Panel(label, x, y, x_label, y_label, tuple(series)))
+    return panels
+
+
+def curve(pairs: Iterable[tuple[Any, Any]], label: str, colour: int, *, points: int = CURVE_POINTS) -> Series:
+    """A line through the finite ones of ``pairs``, thinned out to about ``points`` of them."""
+    known = [(x, y) for x, y in ((number(x), number(y)) for x, y in pairs) if x is not None and y is not None]
+    every = math.ceil(len(known) / points) or 1
+    kept = known[::every] + ([known[-1]] if known and (len(known) - 1) % every else [])
+    return Series(label, colour, tuple(Mark(x, y) for x, y in kept), marked=False)
+
+
+def _metric_figure(key: str, groups: dict[str, list[PointRecord]]) -> Figure | None:
+    title = TITLES.get(key) or key.replace("_", " ").capitalize() + (" (%)" if key.endswith("_top1") else "")
+    factor = 100.0 if title.endswith("(%)") else 1.0
+    runs = sum(map(len, groups.values()))
+    points = max(20, min(CURVE_POINTS, POINTS_PER_FIGURE // max(runs, 1)))
+    drawn = {
+        label: [_seed_curve(record, key, factor, index, points) for index, record in enumerate(records)]
+        for label, records in groups.items()
+    }
+    kept = {label: [s for s in series if len(s.marks) > 1] for label, series in drawn.items()}
+    kept = {label: series for label, series in kept.items() if series}
+    if not kept:
+        return None
+    panels = curve_panels(kept, title, percent=factor != 1)
+    return Figure(f"training_{key}", f"{title} during training, one panel per setting", tuple(panels), 3)
+
+
+def _seed_curve(record: PointRecord, key: str, factor: float, index: int, points: int) -> Series:
+    rows = ((row.get("epoch", row.get("step")), number(row.get(key))) for row in record.curves)
+    pairs = ((x, None if y is None else y * factor) for x, y in rows)
+    return curve(pairs, f"seed {record.point.seed}", index, points=points)
+
+
+def _without_curves(studies: Sequence[StudyRecord]) -> Iterable[str]:
+    """Runs that have recorded nothing, and runs that ended badly: their curves are not all there is."""
+    for study in studies:
+        who = f"{study.label}: " if len(studies) > 1 else ""
+        absent = [record for record in study.points.values() if not record.curves]
+        if absent:
+            yield f"{who}No curve of {_names(absent)}."
+        broken = [r for r in study.points.values() if r.curves and r.status in ("diverged", "failed", "unfinished")]
+        for record in broken:
+            yield f"{who}{record.name}: {record.status}, {record.detail}."
+
+
+def _names(records: Sequence[PointRecord]) -> str:
+    shown = ", ".join(record.name for record in records[:6])
+    return shown if len(records) <= 6 else f"{shown} and {len(records) - 6} more"
