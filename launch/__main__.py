@@ -11,8 +11,11 @@ EXAMPLES = """examples:
   python -m launch plan configs/study/quick.yaml
   python -m launch study configs/study/quick.yaml target.ranks=1 target.concurrent_runs=2
   python -m launch study runs/quick                   (goes on where it was)
-  python -m launch status runs/quick
-  python -m launch logs runs/quick global_batch_size=256,seed=0"""
+  python -m launch study configs/study/quick.yaml target=configs/target/slurm.yaml --dry-run
+  python -m launch status runs/quick --watch
+  python -m launch logs runs/quick global_batch_size=256,seed=0
+  python -m launch cancel runs/quick
+  python -m launch retry runs/quick"""
 
 OVERRIDES = """change a key of the study, e.g. seeds=[0] or target.ranks=4;
 set.KEY=VALUE changes every point, e.g. set.epochs=1"""
@@ -30,12 +33,20 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (study, plan):
         command.add_argument("study", type=Path, metavar="CONFIG_OR_DIR", help="a study's YAML, or its directory")
         command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    study.add_argument("--dry-run", action="store_true", help="print what would be submitted or run; start nothing")
     status = commands.add_parser("status", help="show how far every run of a study is")
     status.add_argument("directory", type=Path, metavar="STUDY_DIR")
-    logs = commands.add_parser("logs", help="show the end of the logs of a study, or of one of its points")
-    logs.add_argument("directory", type=Path, metavar="STUDY_DIR")
-    logs.add_argument("point", nargs="?", metavar="POINT", help="name of a point, or a part of it")
-    logs.add_argument("--lines", type=int, default=40, metavar="N", help="lines of each log (default 40)")
+    status.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help="until nothing runs")
+    for name, text in (
+        ("logs", "show the end of the logs of a study, or of one of its points"),
+        ("cancel", "end what runs and waits of a study, or of one of its points"),
+        ("retry", "forget the failures of a study, or of one of its points, and go on"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("directory", type=Path, metavar="STUDY_DIR")
+        command.add_argument("point", nargs="?", metavar="POINT", help="name of a point, or a part of it")
+        if name == "logs":
+            command.add_argument("--lines", type=int, default=40, metavar="N", help="lines of each log (default 40)")
     return parser
 
 
@@ -43,30 +54,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2: the request cannot be carried out as it is)."""
     options = build_parser().parse_args(arguments)
     from launch.lock import StudyLocked
+    from launch.scheduler import SchedulerSilent
     from pretrain.errors import ConfigError
 
     try:
         match options.command:
             case "study":
-                return _study(options.study, options.overrides)
+                return _study(options.study, options.overrides, dry_run=options.dry_run)
             case "plan":
                 return _plan(options.study, options.overrides)
             case "status":
-                return _status(options.directory)
+                return _status(options.directory, options.watch)
+            case "cancel":
+                return _cancel(options.directory, options.point)
+            case "retry":
+                return _retry(options.directory, options.point)
             case _:
                 return _logs(options.directory, options.point, options.lines)
-    except (ConfigError, StudyLocked, FileNotFoundError) as error:
+    except (ConfigError, StudyLocked, SchedulerSilent, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def _study(path: Path, overrides: Sequence[str]) -> int:
-    from launch.config import load_study
-    from launch.graph import build_graph
-    from launch.study import run_study
+def _study(path: Path, overrides: list[str], *, dry_run: bool) -> int:
     from launch.tables import make_console
 
-    return run_study(build_graph(load_study(path, overrides), str(path)), make_console())
+    if dry_run:
+        from launch.config import load_study
+        from launch.dry_run import show_what_would_run
+        from launch.graph import build_graph
+
+        show_what_would_run(build_graph(load_study(path, overrides), str(path)), make_console())
+        return 0
+    from launch.checks import startable_graph
+    from launch.study import run_study
+
+    return run_study(startable_graph(path, overrides), make_console())
 
 
 def _plan(path: Path, overrides: Sequence[str]) -> int:
@@ -81,19 +104,30 @@ def _plan(path: Path, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _status(directory: Path) -> int:
-    from eval.manifest import read_manifest
-    from launch.state import study_states
-    from launch.tables import failures, make_console, status_summary, status_table
+def _status(directory: Path, watch_s: float | None) -> int:
+    from launch.tables import make_console
+    from launch.watch import show_status
 
-    manifest = read_manifest(directory)
-    states = study_states(directory, manifest)
-    console = make_console()
-    console.print(status_table(states))
-    console.print(status_summary(directory, manifest, states), markup=False, soft_wrap=True)
-    for line in failures(directory, states):
-        console.print(line, markup=False, soft_wrap=True)
+    show_status(directory, make_console(), every_s=watch_s)
     return 0
+
+
+def _cancel(directory: Path, point: str | None) -> int:
+    from launch.control import cancel
+    from launch.tables import make_console
+
+    return cancel(directory, point, make_console())
+
+
+def _retry(directory: Path, point: str | None) -> int:
+    from launch.checks import startable_graph
+    from launch.control import forgive
+    from launch.study import run_study
+    from launch.tables import make_console
+
+    console = make_console()
+    forgive(directory, point, console)
+    return run_study(startable_graph(directory, []), console)
 
 
 def _logs(directory: Path, point: str | None, lines: int) -> int:

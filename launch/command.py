@@ -7,21 +7,53 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import assert_never
 
+from launch.targets import LocalTarget, SlurmTarget, Target, TorchrunTarget
 from pretrain.config import DataConfig
 
 # The configuration that a point was asked to run with, in its directory; config.yaml is what the run itself writes.
 REQUESTED_FILE = "requested.yaml"
 
 
-def training_command(directory: Path, ranks: int) -> tuple[str, ...]:
-    """The run whose ``requested.yaml`` lies in ``directory``, on ``ranks`` processes of one machine.
+def training_command(directory: Path, target: Target, *, node_rank: int = 0) -> tuple[str, ...]:
+    """The run whose ``requested.yaml`` lies in ``directory``: its ranks on one machine, or those of one node.
 
-    One rank needs no torchrun, whose start costs about as long as the run's own.
+    On Slurm this is the command of each rank, which srun starts.
     """
-    several = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}") if ranks > 1 else ()
-    target = (str(directory / REQUESTED_FILE), f"run.directory={directory}")
-    return (sys.executable, *several, "-m", "pretrain", *target)
+    run = ("-m", "pretrain", str(directory / REQUESTED_FILE), f"run.directory={directory}")
+    match target:
+        case LocalTarget():
+            return (sys.executable, *_standalone(target), *run)
+        case TorchrunTarget():
+            return (sys.executable, *_connected(target, directory.name, node_rank), *run)
+        case SlurmTarget():
+            return (sys.executable, *run)
+        case _:
+            assert_never(target)
+
+
+def _standalone(target: LocalTarget) -> tuple[str, ...]:
+    """torchrun for the ranks of one machine; one rank needs none, whose start costs as long as the run's own."""
+    if target.ranks == 1:
+        return ()
+    restarts = (f"--max-restarts={target.restarts}",) if target.restarts else ()
+    return ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={target.ranks}", *restarts)
+
+
+def _connected(target: TorchrunTarget, run_id: str, node_rank: int) -> tuple[str, ...]:
+    """torchrun for the ranks of one of several nodes."""
+    common = (f"--nproc-per-node={target.ranks_per_node}", f"--max-restarts={target.restarts}")
+    if target.rendezvous == "static":
+        where = (f"--master-addr={target.master_address}", f"--master-port={target.master_port}")
+        nodes = (f"--nnodes={target.nodes}", f"--node-rank={node_rank}")
+        return ("-m", "torch.distributed.run", *nodes, *common, *where)
+    span = f"{target.min_nodes}:{target.nodes}" if target.min_nodes else str(target.nodes)
+    endpoint = f"--rdzv-endpoint={target.master_address}:{target.master_port}"
+    patience = f"join_timeout={target.join_timeout_s},read_timeout={target.join_timeout_s}"
+    conf = f"--rdzv-conf=is_host={int(node_rank == 0)},{patience}"
+    meeting = ("--rdzv-backend=c10d", endpoint, f"--rdzv-id={run_id}", conf)
+    return ("-m", "torch.distributed.run", f"--nnodes={span}", *common, *meeting)
 
 
 def probe_command(run_directory: Path, task: str, overrides: Sequence[str]) -> tuple[str, ...]:

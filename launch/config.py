@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pretrain.config import FilePath, PositiveInt, Section
+from launch.targets import LocalTarget, Target
+from pretrain.config import FilePath, Section
 from pretrain.configio import apply_overrides, parse_yaml, read_yaml, validate
 from pretrain.errors import ConfigError, Problem
 
@@ -70,16 +71,6 @@ class ProbeConfig(Section):
     set: Changes = Field(default={})
 
 
-class LocalTarget(Section):
-    """This machine: ``ranks`` processes for each run, ``concurrent_runs`` runs side by side."""
-
-    name: Literal["local"] = "local"
-    ranks: PositiveInt = 1
-    concurrent_runs: PositiveInt = 1
-    # Evaluate a point while the next one trains; null: unless they would share a GPU.
-    overlap_probes: bool | None = None
-
-
 class StudyConfig(Section):
     """Everything that `launch study` needs to know."""
 
@@ -92,7 +83,7 @@ class StudyConfig(Section):
     questions: list[QuestionConfig] = Field(default=[])
     baselines: list[BaselineConfig] = Field(default=[])
     probes: list[ProbeConfig] = Field(default=[ProbeConfig()])
-    target: LocalTarget = LocalTarget()
+    target: Target = LocalTarget()
 
     @field_validator("seeds")
     @classmethod
@@ -135,14 +126,16 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     changes = [text for text in overrides if text.startswith("set.")]
     others = [text for text in overrides if text not in targets and text not in changes]
     data = _with_target(apply_overrides(data, targets), Path())
-    data = _with_changes(apply_overrides(data, others), changes)
+    data = _with_changes(_with_target(apply_overrides(data, others), Path()), changes)
     return validate(StudyConfig, data, str(file))
 
 
 def _with_target(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """``data`` with the contents of the file that ``target`` names, where it names one."""
+    """``data`` with the contents of the file that ``target`` names, where it names one; without a name it is local."""
     if isinstance(data.get("target"), str):
         data["target"] = read_yaml(folder / data["target"])
+    if isinstance(data.get("target"), dict):
+        data["target"] = {"name": "local", **data["target"]}
     return data
 
 

@@ -59,7 +59,7 @@ def build_graph(study: StudyConfig, source: str) -> StudyGraph:
     """
     base = read_yaml(study.base)
     asked = wishes(study)
-    planned, problems = plan_points(base, asked, ranks=study.target.ranks, source=source)
+    planned, problems = plan_points(base, asked, target=study.target, source=source)
     problems += _axis_problems(study, asked, planned)
     probes, probe_problems = _probes(study)
     problems += probe_problems
@@ -103,7 +103,7 @@ def _points(study: StudyConfig, planned: Sequence[PlannedPoint]) -> tuple[StudyP
         name = point.label if point.label not in taken else f"{point.label},{key[:6]}"
         taken.add(name)
         directory = existing.get(key) or f"points/{_slug(name)}-{key}"
-        command = training_command(study.study_directory / directory, study.target.ranks)
+        command = training_command(study.study_directory / directory, study.target)
         entry = Point(
             name=name,
             directory=directory,

@@ -8,20 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
-from eval.manifest import Probe
-from launch.command import data_command, job_environment, probe_command, training_command, visible_gpus
-from launch.config import LocalTarget
-from launch.graph import StudyGraph, StudyPoint
+from launch.command import cores, job_environment, visible_gpus
 from launch.process import Job, Outcome, RunningJob, StopRequest, stop_all
-from launch.state import evaluated, probe_stage, trained
-from pretrain.config import DataConfig
-from pretrain.data.catalog import beton_path
+from launch.targets import LocalTarget
+from launch.tasks import Kind, Task
 
 POLL_S = 0.2
-
-Kind = Literal["data", "train", "probe"]
 
 
 class Watcher(Protocol):
@@ -38,69 +32,6 @@ class Watcher(Protocol):
 
     def tick(self, running: list[Task]) -> None:
         """Called several times a second."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A job in its place: ``needs`` are the keys of the tasks that must have ended well before it starts."""
-
-    key: str
-    kind: Kind
-    job: Job
-    needs: tuple[str, ...] = ()
-    point: StudyPoint | None = None
-
-
-def missing_tasks(graph: StudyGraph) -> list[Task]:
-    """What is left to do, in the order to start it in: data, then for each point its run and its evaluations.
-
-    All points of the first seed come first, the cheapest before the others: what is wrong shows early.
-    """
-    index = {seed: number for number, seed in enumerate(graph.config.seeds)}
-    order = sorted(graph.points, key=lambda point: (index[point.entry.seed], point.images_seen > 0))
-    data: dict[str, Task] = {}
-    tasks = []
-    for point in order:
-        run, name = graph.run(point), point.entry.name
-        probes = [probe for probe in graph.manifest.probes if not evaluated(run, probe)]
-        done = trained(run, point.entry)
-        if done and not probes:
-            continue
-        needs: tuple[str, ...] = ()
-        source = point.config.data
-        if not _data_there(source):
-            needs = (f"data {source.directory}",)
-            data.setdefault(needs[0], _data_task(graph, source, needs[0]))
-        if not done:
-            tasks.append(_training_task(graph, point, needs))
-            needs = (f"train {name}",)
-        tasks += [_probe_task(graph, point, probe, needs) for probe in probes]
-    return [*data.values(), *tasks]
-
-
-def _data_there(data: DataConfig) -> bool:
-    return beton_path(data.directory, data.split).is_file()
-
-
-def _data_task(graph: StudyGraph, data: DataConfig, key: str) -> Task:
-    name = data.dataset.replace("/", "_")
-    result = beton_path(data.directory, data.split)
-    return Task(key, "data", Job(f"data-{name}", f"data {data.dataset}", data_command(data), graph.directory, result))
-
-
-def _training_task(graph: StudyGraph, point: StudyPoint, needs: tuple[str, ...]) -> Task:
-    run, ranks = graph.run(point), graph.config.target.ranks
-    command = training_command(run.path, ranks)
-    job = Job("train", f"train {point.entry.name}", command, run.path, run.result, processes=ranks)
-    return Task(job.label, "train", job, needs, point)
-
-
-def _probe_task(graph: StudyGraph, point: StudyPoint, probe: Probe, needs: tuple[str, ...]) -> Task:
-    run, stage = graph.run(point), probe_stage(probe)
-    result = run.evaluation(probe.task, probe.fingerprint) / "result.json"
-    command = probe_command(run.path, probe.task, probe.overrides)
-    job = Job(stage, f"{probe.task} {point.entry.name}", command, run.path, result)
-    return Task(f"{stage} {point.entry.name}", "probe", job, needs, point)
 
 
 @dataclass
@@ -156,7 +87,7 @@ class _Runner:
         self._lost: dict[str, Task] = {}
         self._target, self._watcher, self._lock = target, watcher, lock
         self._overlap = overlaps(target)
-        self._slots = _Slots(target.concurrent_runs, extra=int(self._overlap))
+        self._slots = _Slots(side_by_side(target), extra=int(self._overlap))
 
     def skip_unreachable(self) -> None:
         """Drop every task that needs one that failed."""
@@ -193,6 +124,13 @@ class _Runner:
             self._watcher.ended(task, outcome)
 
 
+def side_by_side(target: LocalTarget) -> int:
+    """How many runs go on at once: as asked, or as many as have GPUs of their own (cores, where there are no GPUs)."""
+    if target.concurrent_runs != "auto":
+        return target.concurrent_runs
+    return max(1, (len(visible_gpus()) or cores()) // target.ranks)
+
+
 def overlaps(target: LocalTarget) -> bool:
     """Whether a point is evaluated while the next one trains: as asked, else unless they would share a GPU.
 
@@ -201,7 +139,7 @@ def overlaps(target: LocalTarget) -> bool:
     if target.overlap_probes is not None:
         return target.overlap_probes
     gpus = len(visible_gpus())
-    return gpus == 0 or gpus > target.ranks * target.concurrent_runs
+    return gpus == 0 or gpus > target.ranks * side_by_side(target)
 
 
 def _unreachable(waiting: list[Task], failed: Mapping[str, Task]) -> list[tuple[Task, Task]]:
@@ -218,15 +156,13 @@ def _unreachable(waiting: list[Task], failed: Mapping[str, Task]) -> list[tuple[
 
 def _placed(task: Task, slot: int, target: LocalTarget, overlap: bool) -> Job:
     """The task's job with the variables of the place that it got."""
-    busy = target.ranks * target.concurrent_runs
+    runs = side_by_side(target)
+    busy = target.ranks * runs
     if task.kind == "probe" and overlap:
         variables = job_environment(processes=1, side_by_side=busy + 1, first_gpu=busy)
     elif task.kind == "data":
         variables = job_environment(processes=1)
     else:
-        alone = target.concurrent_runs == 1
-        first_gpu = None if alone else slot * target.ranks
-        variables = job_environment(
-            processes=task.job.processes, side_by_side=target.concurrent_runs, first_gpu=first_gpu
-        )
+        first_gpu = None if runs == 1 else slot * target.ranks
+        variables = job_environment(processes=task.job.processes, side_by_side=runs, first_gpu=first_gpu)
     return replace(task.job, environment=variables)

@@ -53,6 +53,18 @@ def study_lock(directory: Path) -> Iterator[Lock]:
         os.close(descriptor)
 
 
+def lock_owner(directory: Path) -> dict[str, object]:
+    """Who holds the study's lock: pid, host, started; empty where nobody does."""
+    try:
+        descriptor = os.open(directory / FILE_NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return {}
+    try:
+        return _owner(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _take_over(path: Path, owner: dict[str, object]) -> str:
     """What to say of an owner who did not sign off. Raises StudyLocked where it may be alive on another host."""
     if not owner:

@@ -15,7 +15,7 @@ def show_logs(directory: Path, name: str | None, lines: int) -> None:
     Raises ConfigError where no point matches or nothing was started yet.
     """
     manifest = read_manifest(directory)
-    folders = [directory / point.directory for point in _matching(directory, manifest, name)]
+    folders = [directory / point.directory for point in matching_points(directory, manifest, name)]
     if name is None:
         folders.insert(0, directory)
     logs = sorted((log for folder in folders for log in (folder / "logs").glob("*.log")), key=_modified)
@@ -27,7 +27,8 @@ def show_logs(directory: Path, name: str | None, lines: int) -> None:
         print()
 
 
-def _matching(directory: Path, manifest: StudyManifest, name: str | None) -> list[Point]:
+def matching_points(directory: Path, manifest: StudyManifest, name: str | None) -> list[Point]:
+    """Points whose name is ``name`` or holds it; all without it. Raises ConfigError where there is none."""
     names = [point.name for point in manifest.points]
     if name is None or name in names:
         return [point for point in manifest.points if name in (None, point.name)]

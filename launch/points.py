@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.config import Changes, QuestionConfig, StudyConfig
+from launch.targets import Target
 from pretrain.config import DataConfig, PretrainConfig, fingerprint
 from pretrain.configio import deep_copy, set_by_path, validate
 from pretrain.data.catalog import beton_path, existing_beton, image_count
@@ -70,14 +71,14 @@ def combinations(question: QuestionConfig) -> Iterator[Changes]:
 
 
 def plan_points(
-    base: Mapping[str, Any], asked: Sequence[Wish], *, ranks: int, source: str
+    base: Mapping[str, Any], asked: Sequence[Wish], *, target: Target, source: str
 ) -> tuple[list[PlannedPoint | None], list[Problem]]:
     """(the planned point of every wish, None where it cannot be; every problem once, with who has it)."""
     planned: list[PlannedPoint | None] = []
     found: dict[tuple[str, str], list[Wish]] = {}
     for wish in asked:
         try:
-            planned.append(_plan_point(base, wish, ranks=ranks, source=source))
+            planned.append(_plan_point(base, wish, target=target, source=source))
         except ConfigError as error:
             planned.append(None)
             for problem in error.problems:
@@ -85,7 +86,7 @@ def plan_points(
     return planned, [_shared_problem(*key, having, asked) for key, having in found.items()]
 
 
-def _plan_point(base: Mapping[str, Any], wish: Wish, *, ranks: int, source: str) -> PlannedPoint:
+def _plan_point(base: Mapping[str, Any], wish: Wish, *, target: Target, source: str) -> PlannedPoint:
     data = deep_copy(base)
     problems = []
     for key, value in {**wish.changes, "seed": wish.seed}.items():
@@ -96,7 +97,10 @@ def _plan_point(base: Mapping[str, Any], wish: Wish, *, ranks: int, source: str)
     if problems:
         raise ConfigError(source, problems)
     config = validate(PretrainConfig, data, source)
-    plan = make_plan(config, images=_images(config.data, source), world_size=ranks, source=source)
+    images = _images(config.data, source)
+    plan = make_plan(
+        config, images=images, world_size=target.ranks, ranks_per_node=target.ranks_per_node, source=source
+    )
     return PlannedPoint(wish.label, config, plan, _differences(base, config))
 
 

@@ -11,10 +11,10 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from launch.graph import StudyGraph
-from launch.local import Task
 from launch.process import Outcome
 from launch.state import PointState, point_state, study_states
 from launch.tables import duration
+from launch.tasks import Task
 
 REFRESH_S = 0.5
 LINE_EVERY_S = 30.0

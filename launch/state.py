@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,20 +22,26 @@ from pretrain.rundir import RunDirectory, read_json, write_json
 # A job of another host counts as running while its progress.json is younger than this.
 SILENT_AFTER_S = 600.0
 
-Stage = Literal["waiting", "training", "trained", "evaluating", "finished", "failed", "stopped"]
+Stage = Literal["waiting", "queued", "training", "trained", "evaluating", "finished", "failed", "stopped"]
 
 
 class JobRecord(Section):
     """What is known of the latest start of one stage of a point (of the report, of a data set)."""
 
     stage: str
-    state: Literal["running", "finished", "failed", "stopped"]
+    state: Literal["queued", "running", "finished", "failed", "stopped"]
     command: str
     host: str
     pid: int
     started: float  # seconds since 1970
     ended: float | None = None
     exit_status: int | None = None
+    job_id: str | None = None  # in Slurm, which then says whether it is alive
+    note: str = ""  # e.g. why it waits
+
+
+# What is known of a stage of the job that lives in a directory.
+Records = Callable[[Path, str], JobRecord | None]
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class PointState:
     total_steps: int | None = None
     images_per_second: float | None = None
     loss: float | None = None
+    host: str | None = None
+    restarts: int | None = None
     updated: float | None = None  # seconds since 1970
     train_seconds: float | None = None
     top1: float | None = None  # per cent
@@ -114,40 +122,49 @@ def evaluated(run: RunDirectory, probe: Probe) -> bool:
     return (run.evaluation(probe.task, probe.fingerprint) / "result.json").is_file()
 
 
-def study_states(directory: Path, manifest: StudyManifest) -> list[PointState]:
+def study_states(directory: Path, manifest: StudyManifest, records: Records = read_record) -> list[PointState]:
     """State of every point, in the manifest's order."""
-    return [point_state(directory, point, manifest.probes) for point in manifest.points]
+    return [point_state(directory, point, manifest.probes, records) for point in manifest.points]
 
 
-def point_state(study_directory: Path, point: Point, probes: Sequence[Probe]) -> PointState:
-    """State of one point, from its files."""
+def point_state(
+    study_directory: Path, point: Point, probes: Sequence[Probe], records: Records = read_record
+) -> PointState:
+    """State of one point, from its files and what ``records`` know."""
     run = RunDirectory(study_directory / point.directory)
     try:
-        return _finished(run, point, probes) if trained(run, point) else _unfinished(run, point)
+        return _finished(run, point, probes, records) if trained(run, point) else _unfinished(run, point, records)
     except ValueError as error:
         return PointState(point, "failed", detail=str(error), damaged=True)
 
 
-def _finished(run: RunDirectory, point: Point, probes: Sequence[Probe]) -> PointState:
+def _finished(run: RunDirectory, point: Point, probes: Sequence[Probe], records: Records) -> PointState:
     result = read_result(run.result) or {}
-    numbers: dict[str, Any] = {key: result.get(key) for key in ("total_steps", "images_per_second", "train_seconds")}
-    numbers |= {"step": result.get("total_steps"), "updated": run.result.stat().st_mtime}
+    keys = ("total_steps", "images_per_second", "train_seconds", "restarts")
+    numbers: dict[str, Any] = {key: result.get(key) for key in keys}
+    numbers |= {
+        "host": _progress(run).get("host"),
+        "step": result.get("total_steps"),
+        "updated": run.result.stat().st_mtime,
+    }
     numbers["loss"] = (result.get("final") or {}).get("loss", _progress(run).get("loss"))
     stage: Stage = "finished"
     detail = ""
     for probe in probes:
         found = read_result(run.evaluation(probe.task, probe.fingerprint) / "result.json")
         if found is None and stage == "finished":
-            record = read_record(run.path, probe_stage(probe))
+            record = records(run.path, probe_stage(probe))
             stage, detail = _stage_of(record, idle="trained", busy="evaluating"), _detail(record)
         elif found is not None:
             numbers |= {key: found[key] for key in ("top1", "knn_top1") if found.get(key) is not None}
     return PointState(point, stage, detail, **numbers)
 
 
-def _unfinished(run: RunDirectory, point: Point) -> PointState:
+def _unfinished(run: RunDirectory, point: Point, records: Records) -> PointState:
     numbers = _progress(run)
-    record = read_record(run.path, "train")
+    if numbers:
+        numbers["restarts"] = _restarts(run)
+    record = records(run.path, "train")
     if record is None and numbers and time.time() - numbers["updated"] < SILENT_AFTER_S:
         stage: Stage = "training"  # started by somebody else than the launcher
     else:
@@ -161,6 +178,8 @@ def _stage_of(record: JobRecord | None, *, idle: Stage, busy: Stage, seen: float
     if record is None:
         return idle
     match record.state:
+        case "queued":
+            return "queued" if busy == "training" else idle
         case "running":
             return busy if _alive(record, seen) else "stopped"
         case "finished":  # its result was taken away since
@@ -170,7 +189,9 @@ def _stage_of(record: JobRecord | None, *, idle: Stage, busy: Stage, seen: float
 
 
 def _alive(record: JobRecord, seen: float | None) -> bool:
-    """Whether the job still runs: its process here, the age of its last sign elsewhere."""
+    """Whether the job still runs: as Slurm said, else its process here, the age of its last sign elsewhere."""
+    if record.job_id is not None:
+        return True
     if record.host == platform.node():
         return process_exists(record.pid)
     return time.time() - max(record.started, seen or 0.0) < SILENT_AFTER_S
@@ -192,7 +213,9 @@ def process_exists(pid: int) -> bool:
 
 def _detail(record: JobRecord | None) -> str:
     if record is None or record.state != "failed":
-        return ""
+        return record.note if record is not None and record.state == "queued" else ""
+    if record.job_id is not None:
+        return f"{record.stage} (Slurm job {record.job_id}) ended without a result{record.note}"
     if record.exit_status == 0:
         return f"{record.stage} ended without a result"
     return f"{record.stage} ended with exit status {record.exit_status}"
@@ -205,8 +228,16 @@ def _progress(run: RunDirectory) -> dict[str, Any]:
         updated = run.progress.stat().st_mtime
     except (FileNotFoundError, ValueError):
         return {}
-    keys = ("step", "total_steps", "images_per_second", "loss")
+    keys = ("step", "total_steps", "images_per_second", "loss", "host")
     return {**{key: found.get(key) for key in keys}, "updated": updated}
+
+
+def _restarts(run: RunDirectory) -> int | None:
+    """Starts of the run after its first."""
+    try:
+        return len(read_json(run.environment)["sessions"]) - 1
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

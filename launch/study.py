@@ -13,49 +13,77 @@ from typing import Any, assert_never
 import yaml
 from rich.console import Console
 
-from eval.manifest import FILE_NAME, REPORT_FILE, StudyManifest, read_manifest, write_manifest
-from launch.command import REQUESTED_FILE, job_environment, report_command
-from launch.config import BASE_FILE, STUDY_FILE, LocalTarget
+from eval.manifest import REPORT_FILE, StudyManifest, read_manifest, write_manifest
+from launch.command import REQUESTED_FILE
+from launch.config import BASE_FILE, STUDY_FILE
 from launch.graph import StudyGraph
-from launch.local import POLL_S, missing_tasks, run_local
+from launch.local import POLL_S, run_local
 from launch.lock import study_lock
-from launch.process import Job, Outcome, RunningJob, StopRequest, stop_all
+from launch.process import Outcome, RunningJob, StopRequest, stop_all
 from launch.progress import Progress
+from launch.records import study_records
 from launch.state import study_states
-from launch.tables import failures, result_table
+from launch.tables import failures, result_table, status_table
+from launch.targets import LocalTarget, SlurmTarget, TorchrunTarget
+from launch.tasks import missing_tasks, report_is_old, report_task
+from launch.torchrun import as_local, run_other_node, show_commands
 from pretrain.config import PretrainConfig
 from pretrain.configio import dump_yaml
-from pretrain.errors import ConfigError, Problem
+from pretrain.errors import Problem
 from pretrain.rundir import write_text
 
 
 def run_study(graph: StudyGraph, console: Console) -> int:
-    """Do what is missing of the study and show its table; returns the exit status.
+    """Do what is missing of the study, or see to it, and show its table; returns the exit status.
 
-    0: everything is there; 1: something failed; 128 + n: stopped by signal n, and will go on when started again.
-    Raises StudyLocked where somebody else works on it, ConfigError where a result in it belongs to another run.
+    0: everything is there, or on its way in Slurm; 1: something failed; 128 + n: stopped by signal n, and will go on
+    when started again. Raises StudyLocked where somebody else works on it, SchedulerSilent where Slurm does not answer,
+    ConfigError where it refuses a job.
     """
-    check_results(graph)
-    status = 0
-    with StopRequest().listening() as stop:
-        if not up_to_date(graph):
-            with study_lock(graph.directory) as lock:
-                if lock.note:
-                    console.print(lock.note, markup=False)
-                write_study(graph)
-                status = _do_missing(graph, console, stop, lock.descriptor)
-        _show_results(graph, console)
-    return status
+    if up_to_date(graph):
+        return _show(graph, console, 0)
+    target = graph.config.target
+    match target:
+        case TorchrunTarget(node_rank=None):
+            show_commands(graph, target, console)
+            return 0
+        case TorchrunTarget(node_rank=int(node_rank)) if node_rank > 0:
+            return run_other_node(graph, target, node_rank, console)
+        case _:
+            return _show(graph, console, _run_locked(graph, console))
 
 
-def _show_results(graph: StudyGraph, console: Console) -> None:
-    states = study_states(graph.directory, graph.manifest)
-    console.print(result_table(states))
+def _run_locked(graph: StudyGraph, console: Console) -> int:
+    target = graph.config.target
+    with StopRequest().listening() as stop, study_lock(graph.directory) as lock:
+        if lock.note:
+            console.print(lock.note, markup=False)
+        write_study(graph)
+        match target:
+            case SlurmTarget():
+                from launch.slurm import run_slurm  # submitit, which no other target needs
+
+                return run_slurm(graph, target, console)
+            case TorchrunTarget():
+                return _do_missing(graph, as_local(target), console, stop, lock.descriptor)
+            case LocalTarget():
+                return _do_missing(graph, target, console, stop, lock.descriptor)
+            case _:
+                assert_never(target)
+
+
+def _show(graph: StudyGraph, console: Console, status: int) -> int:
+    states = study_states(graph.directory, graph.manifest, study_records(graph.directory))
+    on_its_way = isinstance(graph.config.target, SlurmTarget) and any(state.stage != "finished" for state in states)
+    console.print(status_table(states) if on_its_way else result_table(states))
     for line in failures(graph.directory, states):
         console.print(line, markup=False, soft_wrap=True)
     report = graph.directory / REPORT_FILE
     if report.is_file():
         console.print(f"report: {report}", markup=False, soft_wrap=True)
+    if on_its_way:
+        console.print(f"watch it: python -m launch status {graph.directory} --watch", markup=False, soft_wrap=True)
+    return status
 
 
 def up_to_date(graph: StudyGraph) -> bool:
@@ -63,24 +91,10 @@ def up_to_date(graph: StudyGraph) -> bool:
     return not missing_tasks(graph) and _same_manifest(graph) and not report_is_old(graph)
 
 
-def report_is_old(graph: StudyGraph) -> bool:
-    """True when some result, or study.json, is newer than the report; False where there is nothing to report."""
-    report = graph.directory / REPORT_FILE
-    runs = [graph.run(point) for point in graph.points]
-    results = [run.result for run in runs]
-    results += [run.evaluation(p.task, p.fingerprint) / "result.json" for run in runs for p in graph.manifest.probes]
-    found = [path for path in results if path.is_file()]
-    if not found or not report.is_file():
-        return bool(found)
-    return max(path.stat().st_mtime for path in (*found, graph.directory / FILE_NAME)) > report.stat().st_mtime
-
-
-def check_results(graph: StudyGraph) -> None:
-    """Raises ConfigError naming every result file in the study's directory that is not its point's."""
+def result_problems(graph: StudyGraph) -> list[Problem]:
+    """Every result file in the study's directory that is damaged or not its point's."""
     states = study_states(graph.directory, graph.manifest)
-    problems = [Problem(state.point.name, state.detail) for state in states if state.damaged]
-    if problems:
-        raise ConfigError(str(graph.directory), problems)
+    return [Problem(state.point.name, state.detail) for state in states if state.damaged]
 
 
 def write_study(graph: StudyGraph) -> None:
@@ -97,14 +111,10 @@ def write_study(graph: StudyGraph) -> None:
         _write_if_changed(path / REQUESTED_FILE, dump_yaml(config))
 
 
-def _do_missing(graph: StudyGraph, console: Console, stop: StopRequest, lock: int) -> int:
+def _do_missing(graph: StudyGraph, target: LocalTarget, console: Console, stop: StopRequest, lock: int) -> int:
     tasks = missing_tasks(graph)
     with Progress(graph, tasks, console) as progress:
-        match graph.config.target:
-            case LocalTarget() as target:
-                outcomes = run_local(tasks, target, watcher=progress, stop=stop, lock=lock)
-            case _ as never:
-                assert_never(never)
+        outcomes = run_local(tasks, target, watcher=progress, stop=stop, lock=lock)
         well = all(task.key in outcomes and outcomes[task.key].state == "finished" for task in tasks)
         if not stop.count and report_is_old(graph):
             progress.note("building the report")
@@ -119,10 +129,7 @@ def _do_missing(graph: StudyGraph, console: Console, stop: StopRequest, lock: in
 
 
 def _build_report(graph: StudyGraph, stop: StopRequest, lock: int) -> Outcome:
-    directory = graph.directory
-    variables = job_environment(processes=1)
-    job = Job("report", "report", report_command(directory), directory, directory / REPORT_FILE, environment=variables)
-    running = RunningJob(job, keep_open=[lock])
+    running = RunningJob(report_task(graph).job, keep_open=[lock])
     while (outcome := running.poll()) is None:
         if stop.count:
             return stop_all([running], hurry=stop)[0]

@@ -5,19 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import assert_never
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from eval.manifest import StudyManifest
-from launch.config import LocalTarget
 from launch.graph import StudyGraph
-from launch.local import missing_tasks, overlaps
+from launch.local import overlaps, side_by_side
 from launch.state import PointState, log_path, probe_stage, study_states
+from launch.targets import LocalTarget, SlurmTarget, Target, TorchrunTarget
+from launch.tasks import missing_tasks
 
 PIPE_WIDTH = 240
-STYLES = {"failed": "red", "stopped": "yellow", "finished": "green", "training": "cyan", "evaluating": "cyan"}
+STYLES = {
+    "failed": "red",
+    "stopped": "yellow",
+    "queued": "blue",
+    "finished": "green",
+    "training": "cyan",
+    "evaluating": "cyan",
+}
 
 
 def make_console() -> Console:
@@ -83,14 +92,25 @@ def plan_summary(graph: StudyGraph) -> str:
     return "\n".join(lines + [f"first: {' '.join(task.job.command)}" for task in tasks if task.kind == "data"])
 
 
-def _target_line(target: LocalTarget) -> str:
-    beside = "evaluations beside training" if overlaps(target) else "evaluations between runs"
-    return f"target: {target.name}, {target.ranks} ranks a run, {target.concurrent_runs} at a time, {beside}"
+def _target_line(target: Target) -> str:
+    nodes = f"{target.ranks // target.ranks_per_node} nodes x {target.ranks_per_node} ranks"
+    match target:
+        case LocalTarget():
+            beside = "evaluations beside training" if overlaps(target) else "evaluations between runs"
+            return f"target: local, {target.ranks} ranks a run, {side_by_side(target)} at a time, {beside}"
+        case TorchrunTarget():
+            return f"target: torchrun, {nodes}, {target.rendezvous} at {target.master_address}:{target.master_port}"
+        case SlurmTarget():
+            where = f"partition {target.partition}" if target.partition else "default partition"
+            return f"target: slurm, {nodes} a run, {target.concurrent_runs} at a time, {where}"
+        case _:
+            assert_never(target)
 
 
 def status_table(states: Sequence[PointState]) -> Table:
     """How far every point is."""
-    table = _table("point", "state", "step", "images/s", "loss", "time left", "updated", "top-1 %", "kNN %")
+    columns = ("step", "images/s", "loss", "time left", "host", "restarts", "updated", "top-1 %", "kNN %")
+    table = _table("point", "state", *columns)
     now = time.time()
     for state in states:
         table.add_row(
@@ -100,6 +120,8 @@ def status_table(states: Sequence[PointState]) -> Table:
             _number(state.images_per_second, ",.0f"),
             _number(state.loss, ".4f"),
             duration(state.remaining_s),
+            state.host or "–",
+            _number(state.restarts, "d"),
             "–" if state.updated is None else f"{duration(now - state.updated)} ago",
             _number(state.top1, ".2f"),
             _number(state.knn_top1, ".2f"),

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: early ones wait, helpers never see them, and only a running job goes back to Slurm."""
+"""Signals that ask a run to stop: early ones wait, helpers never see them, only a running job goes back to Slurm."""
 
 import os
 import signal

@@ -13,11 +13,10 @@ FORBIDDEN = ("torch", "torchvision", "numpy", "numba", "ffcv", "matplotlib", "sc
 @contextmanager
 def stubbed() -> Iterator[None]:
     """Every command of the launcher runs tests/launch/stub.py."""
-    import launch.local
-    import launch.study
+    import launch.tasks
     from eval.config import evaluation_config, evaluation_fingerprint
 
-    def train(directory: Path, ranks: int) -> tuple[str, ...]:
+    def train(directory: Path, target: object) -> tuple[str, ...]:
         return (sys.executable, STUB, "train", str(directory))
 
     def probe(directory: Path, task: str, overrides: Sequence[str]) -> tuple[str, ...]:
@@ -25,10 +24,10 @@ def stubbed() -> Iterator[None]:
         return (sys.executable, STUB, task, str(directory), name)
 
     with (
-        mock.patch.object(launch.local, "training_command", train),
-        mock.patch.object(launch.local, "probe_command", probe),
-        mock.patch.object(launch.local, "data_command", lambda d: (sys.executable, STUB, "data", str(d.directory))),
-        mock.patch.object(launch.study, "report_command", lambda d: (sys.executable, STUB, "report", str(d))),
+        mock.patch.object(launch.tasks, "training_command", train),
+        mock.patch.object(launch.tasks, "probe_command", probe),
+        mock.patch.object(launch.tasks, "data_command", lambda d: (sys.executable, STUB, "data", str(d.directory))),
+        mock.patch.object(launch.tasks, "report_command", lambda d: (sys.executable, STUB, "report", str(d))),
     ):
         yield
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from launch import command
-from launch.config import LocalTarget
-from launch.local import overlaps
+from launch import command, local
+from launch.local import overlaps, side_by_side
 from launch.lock import StudyLocked, study_lock
 from launch.process import Job, RunningJob, StopRequest, readable_tail, stop_all
 from launch.state import process_exists
+from launch.targets import LocalTarget
 
 TORCHRUN_END = """W1121 23:19:57.100000 8454 .venv/torch/distributed/elastic/multiprocessing/api.py:1028] Sending
 Traceback (most recent call last):
@@ -83,9 +83,18 @@ def test_a_probe_beside_training_has_a_gpu_of_its_own_or_waits(monkeypatch: pyte
 
 
 def test_training_command_starts_torchrun_only_for_several_ranks() -> None:
-    one, two = (command.training_command(Path("runs/x"), ranks)[1:] for ranks in (1, 2))
+    one, two = (command.training_command(Path("runs/x"), LocalTarget(ranks=ranks))[1:] for ranks in (1, 2))
     assert one == ("-m", "pretrain", "runs/x/requested.yaml", "run.directory=runs/x")
-    assert two == ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *one)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2")
+    assert two == (*torchrun, *one)
+
+
+def test_as_many_runs_side_by_side_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "cores", lambda: 12)
+    for gpus, ranks, expected in (("", 4, 3), ("", 16, 1), ("0,1,2,3,4,5,6,7", 2, 4), ("0,1", 4, 1)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        assert side_by_side(LocalTarget(ranks=ranks, concurrent_runs="auto")) == expected
+    assert side_by_side(LocalTarget(ranks=4, concurrent_runs=2)) == 2
 
 
 def owner(directory: Path, *, pid: int, host: str) -> None:

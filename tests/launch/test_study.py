@@ -115,9 +115,9 @@ def test_a_run_without_a_result_has_failed(
 
 
 def test_failed_data_starts_no_run(workplace: Workplace, launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    import launch.local
+    import launch.tasks
 
-    monkeypatch.setattr(launch.local, "data_command", lambda data: ("false",))
+    monkeypatch.setattr(launch.tasks, "data_command", lambda data: ("false",))
     assert main_with(workplace) == 1
     assert workplace.started() == []
 
