@@ -264,9 +264,14 @@ class PrecisionConfig(Section):
 
 
 class LogConfig(Section):
-    """metrics.jsonl is the record; console and wandb are copies of it."""
+    """metrics.jsonl is the record; console and wandb are copies of it.
+
+    online_probe: let a linear classifier learn beside the encoder, so that accuracy can be watched; training is the
+    same bit for bit without it.
+    """
 
     every_steps: PositiveInt = 10
+    online_probe: bool = True
     wandb: Literal["disabled", "offline", "online"] = "offline"
     wandb_project: str = "bigbatch"
 

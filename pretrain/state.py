@@ -18,6 +18,7 @@ from pretrain.models.batch_norm import share_batch_norm
 from pretrain.models.sync_bn_cost import SyncCost, measure_sync_cost
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
+from pretrain.online_probe import OnlineProbe
 from pretrain.optim.build import build_optimizer
 from pretrain.plan import TrainPlan
 from pretrain.rundir import RunDirectory, read_json_lines
@@ -29,6 +30,7 @@ class TrainState:
 
     objective: Objective
     optimizer: torch.optim.Optimizer
+    probe: OnlineProbe
     step: int = 0
     train_seconds: float = 0.0
     restarts: int = 0
@@ -62,7 +64,8 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
     cost = measure_sync_cost(objective, world.device, norm_group, micro_batches=plan.micro_batches)
     if world.is_first and cost.gathers:
         print(f"  batch norm's gathers  {cost.describe()}, measured", flush=True)
-    return TrainState(objective, optimizer, sync_cost=cost)
+    probe = OnlineProbe(objective.encoder, classes=classes if config.log.online_probe else 0).to(world.device)
+    return TrainState(objective, optimizer, probe, sync_cost=cost)
 
 
 class CheckpointStore:
@@ -89,6 +92,7 @@ class CheckpointStore:
             "config": self._config.model_dump(mode="json"),
             "model": _tensors_of(state.objective),
             "optimizer": state.optimizer.state_dict(),
+            "online_probe": state.probe.state_dict(),
             "train_seconds": state.train_seconds,
             "restarts": state.restarts,
         }
@@ -109,6 +113,9 @@ class CheckpointStore:
             )
         state.objective.load_state_dict(content["model"], strict=True)
         state.optimizer.load_state_dict(content["optimizer"])
+        learned = content["online_probe"]
+        if learned["weight_CF"].shape == state.probe.weight_CF.shape:  # else it was switched on or off since
+            state.probe.load_state_dict(learned)
         state.step, self._saved_step = content["step"], content["step"]
         state.train_seconds = content["train_seconds"]
         state.restarts = content["restarts"] + 1

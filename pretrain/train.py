@@ -68,12 +68,13 @@ def run_steps(
         set_learning_rate(optimizer, plan.learning_rate_at(state.step))
         measure = log.due(state.step + 1)
         output = forward_backward(objective, gradients, batch, micro_batches=plan.micro_batches, measure=measure)
+        state.probe.learn(batch.labels, views=batch.views.shape[1], micro_batches=plan.micro_batches)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state.step, state.train_seconds = state.step + 1, clock.seconds()
         objective.after_optimizer_step(state.step / plan.total_steps)
         if measure:
-            log.log(state.step, mean_over_ranks(world, output.metrics))
+            log.log(state.step, mean_over_ranks(world, output.metrics | state.probe.metrics()))
         if state.step % AGREE_EVERY_STEPS == 0 and any_rank(world, preemption.requested):
             preemption.agreed = True
             break
