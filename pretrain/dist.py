@@ -131,6 +131,7 @@ def mean_over_ranks(world: World, metrics: Mapping[str, Tensor]) -> dict[str, fl
     return dict(zip(names, values.tolist(), strict=True))
 
 
+@torch.no_grad()
 def broadcast_from_first(world: World, tensors: list[Tensor]) -> None:
     """Give every rank the first rank's tensors, in place. Collective: every rank calls this."""
     if world.size > 1:
