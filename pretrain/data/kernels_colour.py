@@ -6,7 +6,6 @@ in HSV. The loops have no branches, so that they vectorise.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from pretrain.data.kernels_draw import BRIGHTNESS, CONTRAST, HUE, SATURATION
 
 _f32 = np.float32
 _RED, _GREEN, _BLUE = _f32(0.2989), _f32(0.587), _f32(0.114)
-_ZERO, _ONE, _TWO, _FOUR, _SIX, _WHITE = _f32(0), _f32(1), _f32(2), _f32(4), _f32(6), _f32(255)
-_SIXTH = _f32(1 / 6)
+_ZERO, _ONE, _TWO, _THREE, _FOUR, _SIX, _WHITE = (_f32(value) for value in (0, 1, 2, 3, 4, 6, 255))
 _TINY = _f32(1e-20)
 _BLOCK = 4096
 
@@ -36,21 +34,16 @@ def brightness(red_N: Any, green_N: Any, blue_N: Any, factor: Any) -> None:
 
 
 @inner
-def _mean_grey(red_N: Any, green_N: Any, blue_N: Any) -> Any:
-    """Mean of the grey image; sums of blocks keep float32 accurate."""
-    pixels, total = len(red_N), 0.0
-    for low in range(0, pixels, _BLOCK):
-        red, green, blue = red_N[low : low + _BLOCK], green_N[low : low + _BLOCK], blue_N[low : low + _BLOCK]
-        block: Any = _ZERO
-        for x in range(len(red)):
-            block += _RED * red[x] + _GREEN * green[x] + _BLUE * blue[x]
-        total += block
-    return _f32(total / pixels)
+def _grey_sum(red_N: Any, green_N: Any, blue_N: Any) -> Any:
+    total: Any = _ZERO
+    for x in range(len(red_N)):
+        total += _RED * red_N[x] + _GREEN * green_N[x] + _BLUE * blue_N[x]
+    return total
 
 
 @inner
-def contrast(red_N: Any, green_N: Any, blue_N: Any, factor: Any) -> None:
-    offset = _mean_grey(red_N, green_N, blue_N) * (_ONE - factor)
+def contrast(red_N: Any, green_N: Any, blue_N: Any, factor: Any, offset: Any) -> None:
+    """offset: (1 - factor) * the mean grey of the image."""
     for x in range(len(red_N)):
         red_N[x] = _clip(red_N[x] * factor + offset)
         green_N[x] = _clip(green_N[x] * factor + offset)
@@ -68,27 +61,33 @@ def saturation(red_N: Any, green_N: Any, blue_N: Any, factor: Any) -> None:
 
 
 @inner
-def _hsv_channel(position: Any, value: Any, chroma: Any) -> Any:
-    """value - chroma * clip(min(k, 4 - k), 0, 1) with k = position mod 6."""
-    position -= _SIX * _f32(math.floor(position * _SIXTH))
-    return value - chroma * max(min(min(position, _FOUR - position), _ONE), _ZERO)
+def _unit(value: Any) -> Any:
+    return min(max(value, _ZERO), _ONE)
 
 
 @inner
 def hue(red_N: Any, green_N: Any, blue_N: Any, turns: Any) -> None:
-    """Turn the hue of every pixel by ``turns`` (1: once around)."""
+    """Turn the hue of every pixel by ``turns`` (1: once around), at most half to either side.
+
+    With the hue as h in [0, 6), red 0, green 2, blue 4, the channels of full saturation and value are |h - 3| - 1,
+    2 - |h - 2| and 2 - |h - 4|, clipped to 0 .. 1.
+    """
+    shift = _f32(6) * (turns if turns >= 0 else turns + _ONE)
     for x in range(len(red_N)):
         red, green, blue = red_N[x], green_N[x], blue_N[x]
         value = max(max(red, green), blue)
         chroma = value - min(min(red, green), blue)
         inverse = _ONE / (chroma if chroma > _TINY else _ONE)
-        angle = (_TWO + (blue - red) * inverse) if green == value else (green - blue) * inverse
-        angle = (_FOUR + (red - green) * inverse) if (blue == value and green != value) else angle
-        angle = ((green - blue) * inverse) if red == value else angle
-        angle += turns * _SIX
-        red_N[x] = _hsv_channel(_f32(5) + angle, value, chroma)
-        green_N[x] = _hsv_channel(_f32(3) + angle, value, chroma)
-        blue_N[x] = _hsv_channel(_f32(1) + angle, value, chroma)
+        # The hue's distance from the largest channel's, -1 .. 1.
+        difference = green - blue if red == value else (blue - red if green == value else red - green)
+        start = _ZERO if red == value else (_TWO if green == value else _FOUR)
+        h = start + shift + difference * inverse  # -1 .. 11
+        h = h - _SIX if h >= _SIX else h
+        h = h + _SIX if h < _ZERO else h
+        floor = value - chroma
+        red_N[x] = floor + chroma * _unit(abs(h - _THREE) - _ONE)
+        green_N[x] = floor + chroma * _unit(_TWO - abs(h - _TWO))
+        blue_N[x] = floor + chroma * _unit(_TWO - abs(h - _FOUR))
 
 
 @inner
@@ -101,19 +100,43 @@ def grayscale(red_N: Any, green_N: Any, blue_N: Any) -> None:
 
 
 @inner
-def change_colour(planes_3N: Any, settings: Any, drawn: Any) -> None:
-    """Jitter in the drawn order, then grey. An operation of strength 0 is left out, as torchvision does."""
-    red, green, blue = planes_3N[0], planes_3N[1], planes_3N[2]
-    if drawn.jitter:
+def _place_of_contrast(settings: Any, drawn: Any) -> int:
+    """Where in the drawn order contrast comes; 4: nowhere."""
+    place = 4
+    if drawn.jitter and settings.contrast > 0:
         for k in range(4):
-            operation = drawn.jitter_order[k]
-            if operation == BRIGHTNESS and settings.brightness > 0:
-                brightness(red, green, blue, _f32(drawn.brightness))
-            elif operation == CONTRAST and settings.contrast > 0:
-                contrast(red, green, blue, _f32(drawn.contrast))
-            elif operation == SATURATION and settings.saturation > 0:
-                saturation(red, green, blue, _f32(drawn.saturation))
-            elif operation == HUE and settings.hue > 0:
-                hue(red, green, blue, _f32(drawn.hue))
-    if drawn.grayscale:
-        grayscale(red, green, blue)
+            if drawn.jitter_order[k] == CONTRAST:
+                place = k
+    return place
+
+
+@inner
+def change_colour(planes_3N: Any, settings: Any, drawn: Any) -> None:
+    """Jitter in the drawn order, then grey. An operation of strength 0 is left out, as torchvision does.
+
+    Block by block, all operations on one while it is in cache; twice, because contrast needs the mean of what comes
+    before it. Sums of blocks keep that mean accurate in float32.
+    """
+    red_N, green_N, blue_N = planes_3N[0], planes_3N[1], planes_3N[2]
+    pixels, contrast_place, mean = len(red_N), _place_of_contrast(settings, drawn), 0.0
+    for stage in range(2):
+        last = stage == 1 or contrast_place == 4
+        first_place, end_place = (0, contrast_place) if stage == 0 else (contrast_place, 4)
+        for low in range(0, pixels, _BLOCK):
+            red, green, blue = red_N[low : low + _BLOCK], green_N[low : low + _BLOCK], blue_N[low : low + _BLOCK]
+            for k in range(first_place, end_place if drawn.jitter else first_place):
+                operation = drawn.jitter_order[k]
+                if operation == BRIGHTNESS and settings.brightness > 0:
+                    brightness(red, green, blue, _f32(drawn.brightness))
+                elif operation == CONTRAST and settings.contrast > 0:
+                    contrast(red, green, blue, _f32(drawn.contrast), _f32(mean * (1.0 - drawn.contrast)))
+                elif operation == SATURATION and settings.saturation > 0:
+                    saturation(red, green, blue, _f32(drawn.saturation))
+                elif operation == HUE and settings.hue > 0:
+                    hue(red, green, blue, _f32(drawn.hue))
+            if not last:
+                mean += _grey_sum(red, green, blue) / pixels
+            elif drawn.grayscale:
+                grayscale(red, green, blue)
+        if last:
+            break

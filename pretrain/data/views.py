@@ -6,6 +6,7 @@ B samples of a batch, V views, S side of a view in pixels.
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pretrain.data import kernels_jpeg, kernels_view, turbojpeg
 from pretrain.data.batch import Batch
 from pretrain.data.beton import JPEG, RAW, ImageTable
 from pretrain.data.kernels_draw import SETTINGS, settings_record
+from pretrain.data.memory import BatchMemory
 from pretrain.data.order import Indices
 
 CENTRE_FRACTION = 0.875  # of the shorter side: SimCLR's evaluation crop, 224 of 256 px
@@ -55,6 +57,7 @@ class ViewMaker:
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="views") if workers > 1 else None
         self._raw = bool((table.mode_N == RAW).all())
+        self._memory, self._thread = BatchMemory(), threading.local()
         self._turbojpeg = bool((table.mode_N == JPEG).all()) and turbojpeg.load()
 
     def augmented(self, index_B: Indices, rendering: Rendering, epoch: int) -> Batch:
@@ -87,8 +90,7 @@ class ViewMaker:
 
     def _batch(self, index_B: Indices, views: int, side: int, render: Callable[[Indices, Views], None]) -> Batch:
         index_B = np.ascontiguousarray(index_B, np.int64)
-        pinned = torch.cuda.is_available()  # so that the copy to the device can overlap the step
-        views_BV3SS = torch.empty(len(index_B), views, 3, side, side, dtype=torch.uint8, pin_memory=pinned)
+        views_BV3SS = self._memory.take(len(index_B), views, 3, side, side)
         target = views_BV3SS.numpy()
         chunk = -(-len(index_B) // self._workers) if self._raw else _DECODED_PER_CHUNK
         parts = [slice(low, low + chunk) for low in range(0, len(index_B), chunk)]
@@ -107,14 +109,14 @@ class ViewMaker:
         kernels_view.augment(data, offset_b, *sizes, window_b4, *counters, rendering.settings_V, views)
 
     def _decoded(self, index_b: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Raw pixels of the samples: an array, and where in it each image starts."""
+        """Raw pixels of the samples: an array, this thread's until its next call, and where in it each image starts."""
         table = self.table
         offset_b, height_b, width_b = table.offset_N[index_b], table.height_N[index_b], table.width_N[index_b]
         if self._raw:
             return table.data, offset_b
         end_b = np.cumsum(3 * height_b * width_b)
         start_b = np.concatenate([[0], end_b[:-1]])
-        pixels = np.empty(int(end_b[-1]) + _PADDING, np.uint8)
+        pixels = self._buffer(int(end_b[-1]) + _PADDING)
         if self._turbojpeg:
             bad = kernels_jpeg.decode(table.data, offset_b, table.size_N[index_b], height_b, width_b, start_b, pixels)
             if bad >= 0:
@@ -124,6 +126,13 @@ class ViewMaker:
                 pixels[start:end] = self._pixels(int(index)).reshape(-1)
         pixels.setflags(write=False)  # the type of the mapped file: one compilation serves both
         return pixels, start_b
+
+    def _buffer(self, size: int) -> npt.NDArray[np.uint8]:
+        """Memory of the calling thread, the same at every call."""
+        buffer: npt.NDArray[np.uint8] | None = getattr(self._thread, "buffer", None)
+        if buffer is None or len(buffer) < size:
+            buffer = self._thread.buffer = np.empty(size, np.uint8)
+        return buffer[:size]
 
     def _pixels(self, index: int) -> npt.NDArray[np.uint8]:
         """(height, width, 3) pixels of one sample, decoded by Pillow."""
