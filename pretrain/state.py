@@ -114,7 +114,8 @@ class CheckpointStore:
         state.objective.load_state_dict(content["model"], strict=True)
         state.optimizer.load_state_dict(content["optimizer"])
         learned = content.get("online_probe")
-        if learned and learned["weight_CF"].shape == state.probe.weight_CF.shape:  # else it was switched on or off since
+        # Another shape: it was switched on or off since.
+        if learned and learned["weight_CF"].shape == state.probe.weight_CF.shape:
             state.probe.load_state_dict(learned)
         state.step, self._saved_step = content["step"], content["step"]
         state.train_seconds = content["train_seconds"]
