@@ -50,7 +50,8 @@ def write_report(report: Report, page: Path, *, refresh_s: float | None = None) 
     folder = page.parent
     write_text(folder / "results.csv", results_csv(*report.studies))
     for figure in report.figures:
-        write_figure(figure, folder)
+        if figure.in_files:
+            write_figure(figure, folder)
     for picture in report.pictures:
         with whole_file(folder / f"{picture.name}.png") as file:
             file.write(picture.png)

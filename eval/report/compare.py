@@ -123,7 +123,7 @@ def _section(members: Sequence[Member], studies: Sequence[StudyRecord]) -> Secti
         findings.append(sentences.missing(tuple(missing), total=total))
     if len(members) == 1:
         findings.insert(1, f"Only {members[0].study.label} asks this.") if len(studies) > 1 else None
-    basis = " ".join(f"{m.study.label}: {sentences.basis(m.analysis)}" for m in members if sentences.basis(m.analysis))
+    basis = sentences.basis_of_several({m.study.label: m.analysis for m in members})
     return Section(
         anchor=f"question-{view.name}",
         title=view.title,

@@ -75,11 +75,12 @@ def make_report(*studies: StudyRecord) -> Report:
         training_section(studies),
     ]
     finished = all(study.count("finished") == len(study.points) for study in studies)
+    together = listed([study.label for study in studies])
     titles = list(dict.fromkeys(study.manifest.title for study in studies))
     tables = (_studies_table(studies), differences_table(studies)) if several else ()
     return Report(
         studies=studies,
-        title=titles[0] if len(titles) == 1 else f"{listed([study.label for study in studies])} side by side",
+        title=titles[0] + (f": {together}" if several else "") if len(titles) == 1 else f"{together} side by side",
         facts=_facts(studies[0]) if not several else (),
         progress="; ".join(f"{study.label}: {_progress(study)}" if several else _progress(study) for study in studies),
         complete=finished,
@@ -99,12 +100,11 @@ def _question(study: StudyRecord, analysis: QuestionAnalysis, baselines: Sequenc
     view = analysis.view
     metric = "Top-1" if study.metric == "top1" else "Nearest-neighbour top-1"
     few = len(analysis.slopes) <= MOST_SLOPE_SENTENCES
-    findings = sentences.findings(analysis, metric, slopes=few)
-    ends = plateaus(analysis) if view.x_key != "epochs" else []
+    findings = sentences.findings(analysis, metric, slopes=few and not view.mark_best)
     if few:
-        findings[1:1] = [effect_sentences.plateau(analysis, end) for end in ends]
+        findings[1:1] = [effect_sentences.plateau(analysis, end) for end in plateaus(analysis)]
     best = effect_sentences.best(analysis, without_unit(view.x_label)) if view.mark_best else ""
-    tables = [] if few else [_slope_table(analysis)]
+    tables = [] if few or view.mark_best else [_slope_table(analysis)]
     return Section(
         anchor=f"question-{view.name}",
         title=view.title,
@@ -142,14 +142,14 @@ def _slope_table(analysis: QuestionAnalysis) -> Table:
     label = lower(without_unit(analysis.view.x_label))
     ends = {end.line_text: end for end in plateaus(analysis)}
     per = f"Points per {'doubling' if analysis.slopes[0].per_doubling else 'unit'} of {label}"
-    rows = [("Line", per, "95 % interval", "Straight line", "No gain by more than chance beyond")]
+    rows = [("Line", per, "95 % interval", "Straight line", *(["No sure gain beyond"] if ends else []))]
     for slope in analysis.slopes:
         end = ends.get(slope.line_text)
-        beyond = DASH if end is None else "no end seen" if end.is_last else end.enough.x_text
+        beyond = () if not ends else (DASH if end is None else "no end seen" if end.is_last else end.enough.x_text,)
         low, high = slope.slope.low, slope.slope.high
         within = DASH if low is None or high is None else f"{signed(low)} to {signed(high)}"
         bent = DASH if low is None else "no" if slope.lack_of_fit else "yes"
-        rows.append((slope.line_text, signed(slope.slope.value), within, bent, beyond))
+        rows.append((slope.line_text, signed(slope.slope.value), within, bent, *beyond))
     note = "Slopes by least squares. Straight line: whether the conditions leave it by more than the seeds differ."
     return text_table("Slopes", rows, note=note)
 

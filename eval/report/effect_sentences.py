@@ -7,6 +7,8 @@ from eval.report.effects import Plateau, Share
 from eval.report.scales import tick_label
 from eval.report.text import DASH, lower, percent, signed, without_unit
 
+MOST_NAMED = 4
+
 
 def plateau(analysis: QuestionAnalysis, found: Plateau) -> str:
     """From where on nothing more is gained, and how sure that is."""
@@ -65,7 +67,12 @@ def best(analysis: QuestionAnalysis, key: str) -> str:
         edges += x in (conditions[0].x, conditions[-1].x)
     if not parts:
         return ""
-    edge = f" {edges} of {len(parts)} lie at the edge of the grid: a wider one may hold a better one." if edges else ""
+    if len(parts) > MOST_NAMED:
+        parts = [f"of {len(parts)} lines, each in the figure and its numbers"]
+        total = len(analysis.best_of_lines)
+    else:
+        total = len(parts)
+    edge = f" {edges} of {total} lie at the edge of the grid: a wider one may hold a better one." if edges else ""
     return f"Best {lower(key)} (ringed): {'; '.join(parts)}, by the accuracy shown here.{edge}"
 
 

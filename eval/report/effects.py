@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.report.analysis import Condition, Interval, QuestionAnalysis, pooled_deviation
+from eval.report.analysis import REMARKABLE, Condition, Interval, QuestionAnalysis, pooled_deviation
 from eval.report.collect import StudyRecord, number
-from eval.report.distributions import student_t, studentized_range
+from eval.report.distributions import f_tail, student_t, studentized_range
 from eval.report.views import NO_FACTOR
 
 TURNS = 241  # places at which a line may turn flat
+# More of these is what one pays for: where does it stop to help? A temperature has a best value, not an end.
+GROWING = ("global_batch_size", "negatives_per_anchor", "objective.negatives", "batch_norm_images", "data.images")
 NEGATIVES, BATCH = "negatives_per_anchor", "global_batch_size"
 OWN_KEYS = (BATCH, "objective.negatives")  # what the two questions vary
 
@@ -62,9 +64,9 @@ class Share:
 
 
 def plateaus(analysis: QuestionAnalysis) -> list[Plateau]:
-    """Of each line over a logarithmic axis with at least three measured conditions; none without seeds."""
+    """Of each line over something GROWING with at least three measured conditions; none without seeds."""
     deviation, freedom = analysis.pooled_deviation, analysis.degrees_of_freedom
-    if deviation is None or analysis.view.x_scale not in ("log2", "log"):
+    if deviation is None or analysis.view.x_key not in GROWING:
         return []
     lines = [[c for c in analysis.line(line) if c.mean is not None and c.x > 0] for line in analysis.lines]
     return [_plateau(line, deviation, freedom) for line in lines if len(line) >= 3]
@@ -99,8 +101,10 @@ def _turn(line: Sequence[Condition], deviation: float, freedom: int) -> tuple[fl
     squares = np.array([_squares(np.minimum(u, turn), y) for turn in turns])
     best = int(squares.argmin())
     allowed = squares <= squares[best] + (student_t(freedom) * deviation) ** 2
-    if allowed.all() or best == 0:
-        return None, None, None
+    pure = sum(float(((own := y[u == place]) - own.mean()) @ (own - own.mean())) for place in np.unique(u))
+    misfit = (squares[best] - pure) / max(len(line) - 3, 1) / deviation**2
+    if allowed.all() or best < 2 or f_tail(float(misfit), (max(len(line) - 3, 1), freedom)) < REMARKABLE:
+        return None, None, None  # it never rises, or it does something else than to rise and turn flat
     inside = np.flatnonzero(allowed)
     low = None if inside[0] == 0 else float(2 ** turns[inside[0]])
     high = None if inside[-1] == TURNS - 1 else float(2 ** turns[inside[-1]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 from eval.report.collect import PointRecord, StudyRecord, number
 from eval.report.labels import settings_label
 from eval.report.panels import Figure, Mark, Panel, Series
-from eval.report.scales import category_axis, tick_label, value_axis
+from eval.report.scales import category_axis, round_ticks, tick_label, value_axis
 from eval.report.sections import Cell, Section, Table, cell
 from eval.report.text import DASH, count, duration, listed, many, percent, plain, size
 
 MOST_TARGETS = 4
+DESCRIPTION = "Accuracy against training time, one mark for each setting, and images per second against the batch size"
 # Runs that differ in these do other work per image: no scaling between them.
 SPEED_KEYS = ("encoder.architecture", "encoder.width", "data.dataset", "precision.autocast", "objective.name")
 # Accuracy on the way, as a fraction, where the run records it; the final evaluation where it does not.
@@ -42,6 +42,11 @@ class Group:
         return int(self.records[0].training.get("world_size") or self.records[0].point.world_size)
 
     @property
+    def is_baseline(self) -> bool:
+        """True for what the study only compares with."""
+        return any(self.records[0].name in baseline.points for baseline in self.study.manifest.baselines)
+
+    @property
     def per_rank(self) -> float | None:
         """Images per step and rank."""
         batch = self.plan("global_batch_size")
@@ -62,11 +67,12 @@ def efficiency_section(studies: Sequence[StudyRecord]) -> Section | None:
     scaling = _scaling(groups, several)
     tables += [scaling] if scaling else []
     tables += _targets(groups, several)
+    panels = [panel for panel in (_time_panel(groups), _throughput_panel(groups)) if panel]
     return Section(
         anchor="efficiency",
         title="Speed, time and memory",
         findings=tuple(_findings(groups, scaling is not None)),
-        figures=tuple(figure for figure in (_time_figure(groups), _throughput_figure(groups)) if figure),
+        figures=(Figure("speed", DESCRIPTION, tuple(panels), 2),) if panels else (),
         tables=tuple(tables),
     )
 
@@ -135,6 +141,7 @@ def _table(groups: Sequence[Group], several: bool) -> Table:
     ]
     rows = []
     kept = [(k, t, f) for k, t, f in optional if any(g.mean(k) is not None for g in groups)]
+    columns = [(name, make) for name, make in columns if any(make(group).sort is not None for group in groups)]
     for group in groups:
         cells = [cell(group.study.label)] if several else []
         cells += [cell(group.label), *(make(group) for _, make in columns)]
@@ -178,10 +185,10 @@ def _scaling(groups: Sequence[Group], several: bool) -> Table | None:
 def _targets(groups: Sequence[Group], several: bool) -> list[Table]:
     """Images and time until an accuracy is reached: by the online probe where runs record it, else at their end."""
     reached = [(group, path) for group in groups if (path := _path(group))]
-    tops = sorted({max(top for _, _, top in path) for _, path in reached})
-    if len(tops) < 2:
+    asked = [max(top for _, _, top in path) for group, path in reached if not group.is_baseline]
+    if len(set(asked)) < 2:
         return []
-    targets = sorted({math.floor(top * 2) / 2 for top in tops})[-MOST_TARGETS:]
+    targets = round_ticks(min(asked), max(asked), MOST_TARGETS)
     online = any(_online(record) for group, _ in reached for record in group.records)
     rows = []
     for group, path in reached:
@@ -228,7 +235,7 @@ def _online(record: PointRecord) -> list[tuple[float, float, float]]:
     return found
 
 
-def _time_figure(groups: Sequence[Group]) -> Figure | None:
+def _time_panel(groups: Sequence[Group]) -> Panel | None:
     """Accuracy against training time, one mark a setting: what is bought, and what it costs."""
     places = [(g, s, t) for g in groups if (s := g.mean("train_seconds")) is not None and (t := g.top1) is not None]
     if len({round(seconds, 6) for _, seconds, _ in places}) < 2:
@@ -245,7 +252,7 @@ def _time_figure(groups: Sequence[Group]) -> Figure | None:
         )
         series.append(Series(own[0][0].study.label, index, marks, joined=False))
     times, tops = [s / factor for _, s, _ in places], [top1 for _, _, top1 in places]
-    panel = Panel(
+    return Panel(
         title="Accuracy against training time",
         x=value_axis(times, ticks=7, floor=0.0),
         y=value_axis(tops, ticks=6, floor=0.0, top=100.0),
@@ -253,12 +260,9 @@ def _time_figure(groups: Sequence[Group]) -> Figure | None:
         y_label=places[0][0].study.metric_label,
         series=tuple(series),
     )
-    legend = tuple((s.label, s.colour, s.palette) for s in series) if len(series) > 1 else ()
-    description = "Accuracy against training time, one mark for each setting, mean of its seeds"
-    return Figure("accuracy_time", description, (panel,), 1, legend)
 
 
-def _throughput_figure(groups: Sequence[Group]) -> Figure | None:
+def _throughput_panel(groups: Sequence[Group]) -> Panel | None:
     """Images a second against the batch size, for each number of ranks of each study."""
     lines: dict[tuple[int, int], dict[float, list[Group]]] = {}
     order = list(dict.fromkeys(id(group.study) for group in groups))
@@ -275,7 +279,7 @@ def _throughput_figure(groups: Sequence[Group]) -> Figure | None:
         label = f"{own.label}, {ranks} ranks" if len(order) > 1 else f"{ranks} ranks"
         series.append(Series(label, number_, tuple(_rate_mark(batch, line[batch], label) for batch in sorted(line))))
     values = [v for s in series for m in s.marks for v in (m.y, m.low, m.high) if v is not None]
-    panel = Panel(
+    return Panel(
         title="Throughput",
         x=category_axis((batch for line in lines.values() for batch in line), "log2"),
         y=value_axis([0.0, *values], ticks=5, floor=0.0),
@@ -284,8 +288,6 @@ def _throughput_figure(groups: Sequence[Group]) -> Figure | None:
         series=tuple(series),
         dodge=len(series) > 1,
     )
-    legend = tuple((s.label, s.colour, s.palette) for s in series) if len(series) > 1 else ()
-    return Figure("throughput", "Images per second against the batch size", (panel,), 1, legend)
 
 
 def _rate_mark(batch: float, groups: Sequence[Group], label: str) -> Mark:

@@ -12,6 +12,7 @@ from eval.report.sections import Cell, Section, Table, cell
 from eval.report.text import many, plain
 from eval.report.training import curve, curve_panels
 
+MOST_OPEN_ROWS = 12
 NUMBERS = (
     ("alignment", "Alignment"),
     ("uniformity", "Uniformity"),
@@ -48,7 +49,7 @@ def features_section(found: Found) -> Section | None:
         title="The feature space",
         figures=_figures([(setting, record.point.seed, row) for setting, record, row, _ in shown]),
         pictures=pictures,
-        tables=(Table("", headers, tuple(rows)),),
+        tables=(Table("Numbers", headers, tuple(rows), folded=len(rows) > MOST_OPEN_ROWS),),
         notes=(EXPLANATION, *more),
     )
 

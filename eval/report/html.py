@@ -13,8 +13,9 @@ from eval.report.provenance import provenance
 from eval.report.runs import HEADERS, RunRow
 from eval.report.sections import Cell, Picture, Section, Table
 from eval.report.svg import NARROW, SMALL, WIDE, draw, swatch
-from eval.report.text import many
+from eval.report.text import DASH, many
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 MOST_OPEN_PANELS = 12  # figures of more panels wait for a click
 OPEN_FOLDED = 2  # of a section's folded figures, so many are open from the start
 
@@ -46,8 +47,8 @@ def render_html(report: Report, *, refresh_s: float | None = None) -> str:
 
 
 def escape(text: str, quote: bool = False) -> str:
-    """``text`` as HTML; a number and its percent sign stay on one line."""
-    return escape_html(text, quote=quote).replace(" %", "\N{NO-BREAK SPACE}%")
+    """``text`` as HTML; a number and its percent sign stay on one line, and so does ``a = 1``."""
+    return escape_html(text, quote=quote).replace(" %", f"{NO_BREAK}%").replace(" = ", f"{NO_BREAK}={NO_BREAK}")
 
 
 def _asset(name: str) -> str:
@@ -179,11 +180,10 @@ def _pictures(pictures: tuple[Picture, ...]) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(
-        f'<th scope="col"><button type="button" data-column="{i}">{escape(text)}</button></th>'
-        for i, text in enumerate(table.headers)
-    )
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    numeric = [any(isinstance(row[i].sort, int | float) for row in table.rows) for i in range(len(table.headers))]
+    head = "".join(_head(i, text, numeric[i]) for i, text in enumerate(table.headers))
+    rows = ("".join(_cell(cell, numeric[i]) for i, cell in enumerate(row)) for row in table.rows)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
     drawn = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     scrolled = f'<div class="scroll" tabindex="0" role="group" aria-label="Table">{drawn}</div>{note}'
@@ -192,10 +192,16 @@ def _table(table: Table) -> str:
     return (f"<h3>{escape(table.title)}</h3>" if table.title else "") + scrolled
 
 
-def _cell(cell: Cell) -> str:
-    sort = cell.text if cell.sort is None and cell.text not in ("", "\N{EN DASH}") else cell.sort
-    number = ' class="n"' if isinstance(cell.sort, int | float) else ""
-    return f"<td{_sort(sort)}{number}>{escape(cell.text)}</td>"
+def _head(column: int, text: str, numeric: bool) -> str:
+    css = ' class="n"' if numeric else ""
+    return f'<th scope="col"{css}><button type="button" data-column="{column}">{escape(text)}</button></th>'
+
+
+def _cell(cell: Cell, numeric: bool) -> str:
+    """A table's cell. In a column of numbers, what is no number sorts last."""
+    sort = cell.sort if numeric or cell.sort is not None or cell.text in ("", DASH) else cell.text
+    css = ' class="n"' if numeric else ""
+    return f"<td{_sort(sort)}{css}>{escape(cell.text)}</td>"
 
 
 def _sort(key: float | str | None) -> str:
@@ -205,10 +211,9 @@ def _sort(key: float | str | None) -> str:
 def _runs(report: Report) -> str:
     several = len(report.studies) > 1
     headers = (("Study",) if several else ()) + HEADERS
-    head = "".join(
-        f'<th scope="col"><button type="button" data-column="{i}">{escape(name)}</button></th>'
-        for i, name in enumerate(headers)
-    )
+    numeric = [any(isinstance(row.cells[i].sort, int | float) for row in report.runs) for i in range(len(HEADERS))]
+    numeric = [False, *numeric] if several else numeric
+    head = "".join(_head(i, name, numeric[i]) for i, name in enumerate(headers))
     rows = "".join(_run(row, several) for row in report.runs)
     return (
         f'<section id="runs"><h2>Runs</h2><p class="remark">{many(len(report.runs), "run")}; click a column to sort. '
@@ -224,9 +229,9 @@ def _run(row: RunRow, several: bool) -> str:
     cells = f"<td{_sort(row.study)}>{escape(row.study)}</td>" if several else ""
     for index, cell in enumerate(row.cells):
         kind = "th scope=row" if index == 0 else "td"
-        css = ' class="n"' if isinstance(cell.sort, int | float) else ""
+        css = "" if index in (0, len(row.cells) - 1) else ' class="n"'
         if index == 2 and row.record.detail:
-            css = f' class="state" title="{escape(row.record.detail, quote=True)}"'
+            css = f' class="n {"state" if state != "finished" else ""}" title="{escape(row.record.detail, quote=True)}"'
         cells += f"<{kind}{_sort(cell.sort)}{css}>{escape(cell.text)}</{kind.split()[0]}>"
     why = f"<p>{escape(row.record.detail)}</p>" if row.record.detail else ""
     command = f"<code>{escape(row.command)}</code>" if row.command else ""

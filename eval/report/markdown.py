@@ -38,6 +38,8 @@ def _section(section: Section) -> list[str]:
     parts.append("\n".join(f"- {text}" for text in section.findings[1:]))
     parts.append(section.remark)
     for figure in section.figures:
+        if not figure.in_files:
+            continue
         parts.append(f"![{figure.description}]({figure.name}.png)")
         notes = [f"- {panel.title}: {panel.footnote}" for panel in figure.panels if panel.footnote]
         parts.append("\n".join(notes))

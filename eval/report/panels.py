@@ -89,3 +89,4 @@ class Figure:
     columns: int = 1
     legend: tuple[tuple[str, int, str], ...] = field(default=())  # (label, colour, palette), shared by the panels
     per_panel_legend: bool = True  # each of several panels names its own series
+    in_files: bool = True  # also a file beside the page

@@ -10,32 +10,39 @@ from eval.report.palette import CATEGORY, RAMP
 from eval.report.panels import Figure, Panel, Series
 from pretrain.rundir import whole_file
 
+MOST_PANELS, MOST_SVG_PANELS = 24, 8
 MARKERS = ("o", "s", "^", "D")
 DASHES = ((0, (6, 4)), (0, (1.5, 3)), (0, (8, 3, 1.5, 3)))
 DODGE = 0.012  # of the axis' width, between curves at the same place
 
 
 def write_figure(figure: Figure, folder: Path) -> None:
-    """Draw ``figure`` into ``folder`` as <name>.png and <name>.svg, each whole. Equal figures make equal files."""
+    """Draw ``figure`` into ``folder`` as <name>.png, and as <name>.svg where it has few panels, each whole.
+
+    Equal figures make equal files. Of very many panels the first are drawn: the page has them all.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    columns = min(figure.columns, len(figure.panels))
-    rows = math.ceil(len(figure.panels) / columns)
+    panels = figure.panels[:MOST_PANELS]
+    columns = min(figure.columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
     width, height = (8.0, 4.4) if columns == 1 else (4.0 * columns, 2.9 * rows)
-    canvas = Canvas(figsize=(width, height), dpi=144, facecolor="white")
+    canvas = Canvas(figsize=(width, height), dpi=144 if len(panels) <= MOST_SVG_PANELS else 96, facecolor="white")
     edges = {"left": 0.65 / width, "right": 1 - 0.15 / width, "bottom": 0.55 / height, "top": 1 - 0.35 / height}
     canvas.subplots_adjust(**edges, wspace=0.22, hspace=0.42)  # a layout engine would draw everything twice
     FigureCanvasAgg(canvas)
     axes = canvas.subplots(rows, columns, squeeze=False)
     for index, axis in enumerate(axes.flat):
-        if index < len(figure.panels):
-            _panel(axis, figure.panels[index])
+        if index < len(panels):
+            _panel(axis, panels[index])
         else:
             axis.set_axis_off()
     with whole_file(folder / f"{figure.name}.png") as file:
         canvas.savefig(file, format="png", metadata={"Software": None})
+    if len(panels) > MOST_SVG_PANELS:
+        return
     # Text stays text, in whatever font the paper has.
     with (
         rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none"}),

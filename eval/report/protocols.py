@@ -12,104 +12,124 @@ from eval.report.evaluations import Found, rows_of
 from eval.report.names import named
 from eval.report.sections import Cell, Section, Table, cell
 from eval.report.text import DASH, many, percent, plain
+from pretrain.config import fingerprint
 
 LINEAR = {"lbfgs": "Linear, L-BFGS", "sgd": "Linear, SGD"}
 
 
+# What is fine-tuned and what it is compared with, in the order of the usual table.
+NAMES = ("random", "supervised", "linear", "fine-tuned")
+
+Column = tuple[int, str, float, str]  # what columns are sorted by: rank, kind, order, settings
+
+
 @dataclass(frozen=True)
 class Value:
-    """One number of one evaluation of one run. ``column`` sorts the table's columns, ``label`` names them."""
+    """One number of one evaluation of one run: ``row`` and ``column`` say where, ``label`` names the column."""
 
-    setting: str
-    record: PointRecord
-    column: tuple[int, str, float, str]
+    row: tuple[str, ...]
+    run: str
+    column: Column
     label: str
     value: float | None
 
 
 def protocols_section(found: Found) -> Section | None:
-    """The table; None where there is nothing to set side by side."""
+    """The tables; None where there is nothing to set side by side."""
     values = [value for setting, record, result in found for value in _values(setting, record, result)]
-    columns = _columns(values)
-    usual = {column for column, _ in columns if column[0] >= 2}
-    if len(columns) < 2:
+    tables = []
+    if len({value.column for value in values}) > 1:
+        tables.append(_table("", ("Setting",), values))
+    by_labels = [value for setting, record, result in found for value in _by_labels(setting, record, result)]
+    if by_labels:
+        ordered = sorted(by_labels, key=lambda value: NAMES.index(value.row[1]) if value.row[1] in NAMES else 9)
+        settings = list(dict.fromkeys(value.row[0] for value in by_labels))
+        ordered.sort(key=lambda value: settings.index(value.row[0]))
+        tables.append(
+            _table("Random, supervised, linear, fine-tuned, by the share of labels", ("Setting", ""), ordered)
+        )
+    distilled = _distillation(found)
+    tables += [distilled] if distilled else []
+    if not tables:
         return None
-    settings = list(dict.fromkeys(value.setting for value in values))
-    by_column = {column: _column(values, column, settings) for column, _ in columns}
-    rows = [
-        (cell(setting), *(by_column[column][index] for column, _ in columns)) for index, setting in enumerate(settings)
-    ]
-    seeds = len({value.record.point.seed for value in values})
+    seeds = len({record.point.seed for _, record, _ in found})
     note = (
         f"Top-1 in percent, mean of up to {many(seeds, 'seed')}; ± half of the 95 % t-interval, from the deviation "
-        "between seeds pooled over the column; none where no setting of the column has two seeds. In brackets: seeds, "
+        "between seeds pooled over the column; left out where no row of it has two seeds. In brackets: seeds, "
         "where some are missing. A dash is an evaluation that was not run."
     )
-    tables = [Table("", ("Setting", *(label for _, label in columns)), tuple(rows), note=note)]
-    distilled = _distillation(found)
-    return Section(
-        anchor="protocols",
-        title="Every evaluation side by side" if not usual else "Random, supervised, linear, fine-tuned and transfer",
-        tables=tuple(tables + ([distilled] if distilled else [])),
-    )
+    return Section(anchor="protocols", title="Every evaluation side by side", remark=note, tables=tuple(tables))
 
 
-def _columns(values: Sequence[Value]) -> list[tuple[tuple[int, str, float, str], str]]:
+def _table(title: str, headers: tuple[str, ...], values: Sequence[Value]) -> Table:
+    columns = _columns(values)
+    rows = list(dict.fromkeys(value.row for value in values))
+    by_column = [_column(values, column, rows) for column, _ in columns]
+    cells = [(*map(cell, row), *(column[index] for column in by_column)) for index, row in enumerate(rows)]
+    return Table(title, (*headers, *(label for _, label in columns)), tuple(cells))
+
+
+def _columns(values: Sequence[Value]) -> list[tuple[Column, str]]:
     """Columns in order, with labels that tell apart the same protocol with other settings."""
     labels = dict(sorted({value.column: value.label for value in values}.items()))
     texts = list(labels.values())
     return [(c, text if texts.count(text) == 1 else f"{text} ({c[-1][:4]})") for c, text in labels.items()]
 
 
-def _column(values: Sequence[Value], column: tuple[int, str, float, str], settings: Sequence[str]) -> list[Cell]:
-    groups = {setting: [v for v in values if v.column == column and v.setting == setting] for setting in settings}
-    known = {setting: [v.value for v in members if v.value is not None] for setting, members in groups.items()}
+def _column(values: Sequence[Value], column: Column, rows: Sequence[tuple[str, ...]]) -> list[Cell]:
+    groups: dict[tuple[str, ...], dict[str, float | None]] = {row: {} for row in rows}
+    for value in values:
+        if value.column == column:
+            groups[value.row].setdefault(value.run, value.value)
+    known = {row: [value for value in group.values() if value is not None] for row, group in groups.items()}
     deviation, freedom = pooled_deviation(list(known.values()))
+    most = max(len(group) for group in groups.values())
     cells = []
-    for setting in settings:
-        mean = mean_of(known[setting], deviation, freedom)
+    for row in rows:
+        mean = mean_of(known[row], deviation, freedom)
         if mean is None:
-            cells.append(Cell("not a number" if groups[setting] else DASH))
+            cells.append(Cell("not a number" if groups[row] else DASH))
             continue
         text = plain(mean.value) + ("" if mean.half_width is None else f" ± {mean.half_width:.2f}")
-        most = max(len(members) for members in known.values())
-        few = f" [{len(known[setting])}]" if len(known[setting]) < most else ""
-        cells.append(Cell(text + few, mean.value))
+        cells.append(Cell(text + (f" [{len(known[row])}]" if len(known[row]) < most else ""), mean.value))
     return cells
 
 
 def _values(setting: str, record: PointRecord, result: dict[str, Any]) -> Iterable[Value]:
-    """Every accuracy that a result holds."""
-    fingerprint = str(result.get("fingerprint", ""))
-    drawn_anew = (result.get("settings") or {}).get("initialisation") == "random"
+    """Accuracies that are one number for a run."""
+    settings = result.get("settings") or {}
+    own = str(result.get("fingerprint", ""))
+    alike = fingerprint({"neighbours": settings.get("neighbours"), "images": settings.get("train_images")})
 
-    def value(rank: int, kind: str, order: float, label: str, found: Any) -> Value:
-        return Value(setting, record, (rank, kind, order, fingerprint), label, number(found))
+    def value(rank: int, kind: str, order: float, label: str, found: Any, mark: str = own) -> Value:
+        return Value((setting,), record.point.fingerprint, (rank, kind, order, mark), label, number(found))
 
-    match result.get("task"):
-        case "linear":
-            protocol = str(result.get("protocol") or "lbfgs")
-            name = LINEAR.get(protocol, f"Linear, {protocol}")
-            if drawn_anew:
-                yield value(0, "random", 0, "Random encoder, linear", result.get("top1"))
-                return
-            yield value(1, f"linear {protocol}", 0, name, result.get("top1"))
-            if "knn_top1" in result:
-                yield value(3, "knn", 0, "kNN", result["knn_top1"])
-                yield value(3, "knn", 1, "kNN, plain vote", result.get("knn_plain_top1"))
-        case "knn" if not drawn_anew:
-            yield value(3, "knn", 0, "kNN", result.get("knn_top1"))
-            yield value(3, "knn", 1, "kNN, plain vote", result.get("knn_plain_top1"))
-        case "finetune":
-            for row in rows_of(result):
-                fraction = number(row.get("label_fraction")) or 0.0
-                name = str(row.get("name", "?"))
-                rank = {"random": 0, "supervised": 2}.get(name, 2)
-                label = f"{name.capitalize()}, {percent(100 * fraction, 0 if fraction >= 0.01 else 1)} of labels"
-                yield value(rank, f"finetune {name}", fraction, label, row.get("top1"))
-        case "transfer":
-            for order, row in enumerate(rows_of(result)):
-                yield value(4, "transfer", order, f"Transfer to {named(str(row.get('name', '?')))}", row.get("top1"))
+    task = result.get("task")
+    if settings.get("initialisation") == "random":
+        if task == "linear":
+            yield value(0, "random", 0, "Random encoder, linear", result.get("top1"))
+        return
+    if task == "linear":
+        protocol = str(result.get("protocol") or "lbfgs")
+        yield value(1, f"linear {protocol}", 0, LINEAR.get(protocol, f"Linear, {protocol}"), result.get("top1"))
+    if task in ("linear", "knn") and "knn_top1" in result:  # the same neighbours, whoever counted them
+        yield value(3, "knn", 0, "kNN", result["knn_top1"], alike)
+        yield value(3, "knn", 1, "kNN, plain vote", result.get("knn_plain_top1"), alike)
+    if task == "transfer":
+        for order, row in enumerate(rows_of(result)):
+            yield value(4, "transfer", order, f"Transfer to {named(str(row.get('name', '?')))}", row.get("top1"))
+
+
+def _by_labels(setting: str, record: PointRecord, result: dict[str, Any]) -> Iterable[Value]:
+    """Accuracies of one run by the share of labels that was used."""
+    if result.get("task") != "finetune":
+        return
+    for row in rows_of(result):
+        share = number(row.get("label_fraction")) or 0.0
+        label = f"{percent(100 * share, 0 if share >= 0.01 else 1)} of labels"
+        column = (0, "labels", share, str(result.get("fingerprint", "")))
+        name = str(row.get("name", "?"))
+        yield Value((setting, name), record.point.fingerprint, column, label, number(row.get("top1")))
 
 
 def _distillation(found: Found) -> Table | None:

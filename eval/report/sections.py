@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.report.panels import Figure
+from eval.report.text import MINUS
 
 
 @dataclass(frozen=True)
@@ -60,5 +61,14 @@ def cell(text: str, sort: float | str | None = None) -> Cell:
 
 
 def text_table(title: str, rows: Sequence[tuple[str, ...]], *, folded: bool = False, note: str = "") -> Table:
-    """A table of texts; the first row holds the headers."""
-    return Table(title, rows[0], tuple(tuple(Cell(text) for text in row) for row in rows[1:]), folded, note)
+    """A table of texts, of which those that are numbers are sorted as such; the first row holds the headers."""
+    cells = tuple(tuple(Cell(text, _number(text)) for text in row) for row in rows[1:])
+    return Table(title, rows[0], cells, folded, note)
+
+
+def _number(text: str) -> float | None:
+    plain = text.removesuffix(" %").removesuffix(" (best)").replace(",", "").replace(MINUS, "-")
+    try:
+        return float(plain) if plain.isascii() else None
+    except ValueError:
+        return None

@@ -39,6 +39,21 @@ def basis(analysis: QuestionAnalysis) -> str:
     )
 
 
+def basis_of_several(analyses: dict[str, QuestionAnalysis]) -> str:
+    """The same for several studies, by their labels: each rests on its own seeds."""
+    parts = []
+    for label, analysis in analyses.items():
+        if analysis.pooled_deviation is None:
+            parts.append(f"{label} has no seeds to draw an interval from")
+        else:
+            freedom = many(analysis.degrees_of_freedom, "degree")
+            parts.append(f"{label} {analysis.pooled_deviation:.2f} points ({freedom} of freedom)")
+    return (
+        "Bars: 95 % t-intervals of the mean, from each study's own standard deviation between seeds, pooled over its "
+        f"own conditions: {'; '.join(parts)}."
+    )
+
+
 def baseline(analysis: BaselineAnalysis) -> str:
     """``Random encoder: 62.10 % (2 seeds, 95 % interval 61.5 to 62.7)``."""
     condition, title = analysis.condition, analysis.baseline.title

@@ -24,6 +24,7 @@ class Frame:
     right: float = 14.0
     top: float = 30.0
     bottom: float = 46.0
+    mark: float = 5.0  # radius of a mark
 
     @property
     def bottom_y(self) -> float:
@@ -44,7 +45,7 @@ class Frame:
 
 WIDE = Frame(760, 400, top=36)
 NARROW = Frame(360, 330, left=44, right=10, top=36)
-SMALL = Frame(340, 250, left=44, right=10, top=46, bottom=42)
+SMALL = Frame(340, 250, left=44, right=10, top=46, bottom=42, mark=3.6)
 
 
 def draw(panel: Panel, frame: Frame, *, css_class: str = "", titled: bool = False) -> str:
@@ -116,6 +117,8 @@ def _references(panel: Panel, frame: Frame) -> list[str]:
 
 def _reference(panel: Panel, frame: Frame, reference: Reference) -> list[str]:
     position = panel.y.position(reference.y)
+    crowded = [_crowded(panel, position, side) for side in (0.0, 1.0)]
+    x, anchor = (frame.left + 4, "start") if crowded[1] and not crowded[0] else (frame.right_x - 2, "end")
     tip = _tip(reference.tip)
     text = f"{reference.label} {reference.y:.1f} %"
     if 0 <= position <= 1:
@@ -125,12 +128,18 @@ def _reference(panel: Panel, frame: Frame, reference: Reference) -> list[str]:
             f'<line class="reference d{reference.style}" x1="{_n(frame.left)}" x2="{_n(frame.right_x)}" y1="{_n(y)}" '
             f'y2="{_n(y)}"/><line class="catch" x1="{_n(frame.left)}" x2="{_n(frame.right_x)}" y1="{_n(y)}" '
             f'y2="{_n(y)}"{tip}/>',
-            _text(frame.right_x - 2, above, text, "note", "end"),
+            _text(x, above, text, "note", anchor),
         ]
     outside, arrow = (
         (frame.top + 10, "\N{UPWARDS ARROW}") if position > 1 else (frame.bottom_y - 8, "\N{DOWNWARDS ARROW}")
     )
     return [_text(frame.right_x - 2, outside, f"{arrow} {text}", "note", "end", tip)]
+
+
+def _crowded(panel: Panel, height: float, side: float) -> bool:
+    """True where marks of the left (0) or right (1) third of the panel are near ``height``."""
+    places = [(panel.x.position(m.x), panel.y.position(m.y)) for series in panel.series for m in series.marks]
+    return any(abs(x - side) < 1 / 3 and abs(y - height) < 0.12 for x, y in places)
 
 
 def _series(panel: Panel, frame: Frame, series: Series, offset: float) -> list[str]:
@@ -148,8 +157,8 @@ def _series(panel: Panel, frame: Frame, series: Series, offset: float) -> list[s
     parts += _singles(panel, frame, series, offset, css)
     for x, y, mark in places:
         if mark.best:
-            parts.append(f'<circle class="ring {css}" cx="{_n(x)}" cy="{_n(y)}" r="9"/>')
-        parts.append(_shape(series.colour, series.palette, x, y, 5))
+            parts.append(f'<circle class="ring {css}" cx="{_n(x)}" cy="{_n(y)}" r="{_n(frame.mark + 3.5)}"/>')
+        parts.append(_shape(series.colour, series.palette, x, y, frame.mark))
         parts.append(
             f'<circle class="catch" cx="{_n(x)}" cy="{_n(y)}" r="11" tabindex="0" role="img"'
             f'{_tip(mark.tip)} aria-label="{escape(mark.tip, quote=True)}"/>'
@@ -190,7 +199,7 @@ def _curve(panel: Panel, frame: Frame, series: Series, css: str) -> str:
         f"{_n(frame.x(panel.x.position(m.x)))},{_n(frame.y(min(max(panel.y.position(m.y), 0.0), 1.0)))}"
         for m in series.marks
     )
-    x = " ".join(f"{m.x:g}" for m in series.marks)
+    x = " ".join(f"{m.x:.4g}" for m in series.marks)
     y = " ".join(f"{m.y:.4g}" for m in series.marks)
     label = escape(series.label, quote=True)
     return f'<polyline class="curve {css}" points="{places}" data-label="{label}" data-x="{x}" data-y="{y}"/>'

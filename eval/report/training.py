@@ -13,7 +13,8 @@ from eval.report.scales import Axis, round_ticks, value_axis
 from eval.report.sections import Section
 
 CURVE_POINTS = 200
-POINTS_PER_FIGURE = 9000  # all curves together: the page stays small however many runs there are
+POINTS_PER_PAGE = 20000  # all curves together: the page stays small however many runs there are
+FEWEST_POINTS = 16
 TITLES = {
     "loss": "Training loss",
     "contrastive_top1": "Contrastive accuracy (%)",
@@ -52,7 +53,10 @@ def training_figures(studies: Sequence[StudyRecord]) -> tuple[Figure, ...]:
                 groups.setdefault(f"{study.label}: {label}" if len(studies) > 1 else label, []).append(record)
     keys = dict.fromkeys(key for rs in groups.values() for r in rs for row in r.curves for key in row)
     ordered = [*(key for key in TITLES if key in keys), *(key for key in keys if key not in TITLES)]
-    figures = (_metric_figure(key, groups) for key in ordered if key not in NOT_CURVES)
+    wanted = [key for key in ordered if key not in NOT_CURVES]
+    curves = sum(map(len, groups.values())) * len(wanted)
+    points = max(FEWEST_POINTS, min(CURVE_POINTS, POINTS_PER_PAGE // max(curves, 1)))
+    figures = (_metric_figure(key, groups, points) for key in wanted)
     return tuple(figure for figure in figures if figure is not None)
 
 
@@ -78,11 +82,9 @@ def curve(pairs: Iterable[tuple[Any, Any]], label: str, colour: int, *, points: 
     return Series(label, colour, tuple(Mark(x, y) for x, y in kept), marked=False)
 
 
-def _metric_figure(key: str, groups: dict[str, list[PointRecord]]) -> Figure | None:
+def _metric_figure(key: str, groups: dict[str, list[PointRecord]], points: int) -> Figure | None:
     title = TITLES.get(key) or key.replace("_", " ").capitalize() + (" (%)" if key.endswith("_top1") else "")
     factor = 100.0 if title.endswith("(%)") else 1.0
-    runs = sum(map(len, groups.values()))
-    points = max(20, min(CURVE_POINTS, POINTS_PER_FIGURE // max(runs, 1)))
     drawn = {
         label: [_seed_curve(record, key, factor, index, points) for index, record in enumerate(records)]
         for label, records in groups.items()
@@ -92,7 +94,8 @@ def _metric_figure(key: str, groups: dict[str, list[PointRecord]]) -> Figure | N
     if not kept:
         return None
     panels = curve_panels(kept, title, percent=factor != 1)
-    return Figure(f"training_{key}", f"{title} during training, one panel per setting", tuple(panels), 3)
+    description = f"{title} during training, one panel per setting"
+    return Figure(f"training_{key}", description, tuple(panels), 3, in_files=key == "loss" or key.endswith("_top1"))
 
 
 def _seed_curve(record: PointRecord, key: str, factor: float, index: int, points: int) -> Series:

@@ -49,6 +49,7 @@ class SyntheticStudy:
     questions: list[Question] = field(default_factory=list)
     baselines: list[Baseline] = field(default_factory=list)
     probes: tuple[Probe, ...] = (PROBE,)
+    ranks: int = 2
 
     def question(self, name: str, places: list[Place], **values: Any) -> None:
         """Add a question over ``places``."""
@@ -117,16 +118,23 @@ class SyntheticStudy:
         number = len(self.points)
         fingerprint = f"{number:012x}"
         batch = int(settings.get("global_batch_size", 256))
-        total = 2 * 60000 // batch
+        epochs = int(settings.get("epochs", 2))
+        total = epochs * 60000 // batch
+        negatives = 2 * int(settings.get("objective.negatives", batch)) - 2
         self.points.append(
             Point(
                 name=name,
                 directory=f"points/{fingerprint}",
                 fingerprint=fingerprint,
                 seed=seed,
-                world_size=2,
+                world_size=self.ranks,
                 settings=settings,
-                plan={"total_steps": total, "global_batch_size": batch},
+                plan={
+                    "total_steps": total,
+                    "global_batch_size": batch,
+                    "negatives_per_anchor": negatives,
+                    "loss_bytes_per_rank": 12000 * batch,
+                },
                 command=f"torchrun --nproc-per-node 2 -m pretrain configs/pretrain/fashion_mnist.yaml seed={seed}",
             )
         )
@@ -134,10 +142,10 @@ class SyntheticStudy:
             return
         directory = self.directory / "points" / fingerprint
         directory.mkdir(parents=True)
-        (directory / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+        (directory / "config.yaml").write_text(yaml.safe_dump(config_of(settings, seed)))
         (directory / "environment.json").write_text(json.dumps({"sessions": [ENVIRONMENT]}))
         (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(total, batch, seed)))
-        self._write(directory / "result.json", training_result(fingerprint, total, batch, seed))
+        self._write(directory / "result.json", training_result(fingerprint, total, batch, seed, self.ranks))
         self._write(self.probe_result(name), evaluation_result(accuracy))
 
     @staticmethod
@@ -165,9 +173,20 @@ def rows(total: int, batch: int, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def training_result(fingerprint: str, total: int, batch: int, seed: int) -> dict[str, Any]:
+def config_of(settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Configuration of a run: the base's, with ``settings`` in dotted keys."""
+    config = json.loads(json.dumps({**CONFIG, "seed": seed}))
+    for key, value in settings.items():
+        node = config
+        for part in key.split(".")[:-1]:
+            node = node.setdefault(part, {})
+        node[key.rpartition(".")[2]] = value
+    return dict(config)
+
+
+def training_result(fingerprint: str, total: int, batch: int, seed: int, ranks: int = 2) -> dict[str, Any]:
     """result.json of a finished run."""
-    seconds = 20.0 + seed
+    seconds = (20.0 + seed + 2000 / batch) * max(total * batch, 1) / 120000 / (0.45 * ranks + 0.1)
     return {
         "fingerprint": fingerprint,
         "total_steps": total,
@@ -175,7 +194,7 @@ def training_result(fingerprint: str, total: int, batch: int, seed: int) -> dict
         "images_seen": total * batch,
         "train_seconds": seconds,
         "images_per_second": total * batch / seconds,
-        "world_size": 2,
+        "world_size": ranks,
         "final": {"loss": 3.2},
         "restarts": 0,
     }
