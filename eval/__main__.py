@@ -1,4 +1,4 @@
-"""python -m eval linear|knn RUN_DIR [key=value ...] and python -m eval report STUDY_DIR [STUDY_DIR ...]"""
+"""python -m eval TASK RUN_DIR [key=value ...] and python -m eval report STUDY_DIR [STUDY_DIR ...]"""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.config import FeatureConfig, evaluation_config
+from eval.describe import describe
 from eval.errors import EvaluationError
-from eval.result import Stopwatch, describe, open_evaluation, previous_result
+from eval.result import Stopwatch, open_evaluation, previous_result
 from pretrain.errors import ConfigError
 
 EXAMPLES = """examples:
@@ -17,6 +18,7 @@ EXAMPLES = """examples:
   python -m eval linear RUN_DIR train_images=10000 'l2=[0.1, 0.01, 0.001]'
   python -m eval linear RUN_DIR config=configs/eval/linear_wide.yaml
   python -m eval knn RUN_DIR neighbours.neighbours=20
+  python -m eval finetune RUN_DIR 'label_fractions=[0.01, 0.1]' epochs=20
   python -m eval report runs/quick"""
 
 
@@ -46,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     for task, text in (
         ("linear", "logistic regression on frozen features, its L2 chosen without the test set"),
         ("knn", "k-nearest-neighbours on frozen features"),
+        ("finetune", "random, supervised, linear, fine-tuned with few and all labels: one table"),
     ):
         probe = tasks.add_parser(task, help=text, description=text)
         probe.add_argument("run_directory", type=Path, metavar="RUN_DIR", help="directory that `pretrain` wrote")
@@ -64,7 +67,7 @@ def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
     evaluation = open_evaluation(task, run_directory, config)
     result = previous_result(evaluation)
     if result is None:
-        from eval.probe import evaluate  # imports torch, which neither --help nor a second call needs
+        from eval.tasks import evaluate  # imports torch, which neither --help nor a second call needs
         from pretrain.checkpoint import CheckpointError
 
         stopwatch.lap("import")

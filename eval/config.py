@@ -8,16 +8,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from pretrain.config import FilePath, PositiveFloat, PositiveInt, Section, fingerprint
+from pretrain.config import FilePath, Interval, NonNegativeFloat, PositiveFloat, PositiveInt, Section, fingerprint
 from pretrain.configio import apply_overrides, read_yaml, validate
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
-TASKS = ("linear", "knn")
+TASKS = ("linear", "knn", "finetune")
 
 # Half decades; the mean cross-entropy is penalised by l2/2 * |W|^2.
 DEFAULT_L2 = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
 
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+LabelFraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Several = Field(strict=False, min_length=1)  # a list in YAML, with something in it
+Initialisation = Literal["pretrained", "random"]
 
 
 class FeatureConfig(Section):
@@ -32,6 +36,7 @@ class FeatureConfig(Section):
     train_images: PositiveInt | None = None  # use only this many, a fixed subset of the split
     size_px: Annotated[int, Field(ge=8)] | None = None  # side of the central crop
     batch_size: PositiveInt = 500  # images per forward pass: speed only
+    workers: PositiveInt | None = None  # threads that decode and augment images; null: one per core
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cache: bool = True  # keep the features below the run's directory
     allow_unfinished: bool = False  # evaluate the newest checkpoint of a run that has no result
@@ -43,6 +48,12 @@ class FeatureConfig(Section):
         return self
 
 
+class ProbeConfig(FeatureConfig):
+    """An evaluation of one encoder. ``random``: its weights before the first step, for comparison."""
+
+    initialisation: Initialisation = "pretrained"
+
+
 class NeighbourSettings(Section):
     """Weighted k-nearest-neighbours by cosine (Wu et al. 2018, section 3.4), and a plain vote of fewer beside it."""
 
@@ -51,12 +62,12 @@ class NeighbourSettings(Section):
     plain_neighbours: PositiveInt = 5
 
 
-class LinearConfig(FeatureConfig):
+class LinearConfig(ProbeConfig):
     """Multinomial logistic regression on frozen features; its L2 is chosen on a part of the training set."""
 
-    l2: Annotated[tuple[PositiveFloat, ...], Field(strict=False, min_length=1)] = DEFAULT_L2
+    l2: Annotated[tuple[PositiveFloat, ...], Several] = DEFAULT_L2
     held_out_fraction: OpenFraction = 0.1
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of the held-out part
+    seed: Seed = 0  # of the held-out part
     standardize: bool = True  # each feature to mean 0 and variance 1 over the training images
     max_iterations: PositiveInt = 300
     tolerance: PositiveFloat = 1e-7  # stop this close to the minimum, in nats per image
@@ -64,14 +75,54 @@ class LinearConfig(FeatureConfig):
     neighbours: NeighbourSettings = NeighbourSettings()
 
 
-class KnnConfig(FeatureConfig):
+class KnnConfig(ProbeConfig):
     """k-nearest-neighbours alone: nothing is trained."""
 
     neighbours: NeighbourSettings = NeighbourSettings()
 
 
+class TrainingSettings(Section):
+    """How a whole network is trained on images: random crop and flip, Nesterov momentum, cosine without warm-up.
+
+    Learning rates are base rates, multiplied by batch_size / 256 (SimCLR). The batch is as small as the images are few.
+    """
+
+    batch_size: PositiveInt = 256
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    crop_area: Interval | None = None  # as fractions of the image's; null: the run's own
+    autocast: Literal["off", "bf16"] = "off"
+    test_every_epochs: Annotated[int, Field(ge=0)] = 5  # for the curves alone; 0: after the last epoch only
+
+
+class FinetuneConfig(FeatureConfig):
+    """The encoder trained further with few or all labels, beside a linear classifier on it and training from scratch.
+
+    One result with a row for each of initialisations x methods x label_fractions. Every list of learning rates and
+    weight decays is a grid, whose best is chosen on a held-out part of the labelled images; the last epoch is reported.
+    """
+
+    label_fractions: Annotated[tuple[LabelFraction, ...], Several] = (0.01, 0.1, 1.0)  # equally many of each class
+    initialisations: Annotated[tuple[Initialisation, ...], Several] = ("random", "pretrained")
+    methods: Annotated[tuple[Literal["linear", "finetune"], ...], Several] = ("linear", "finetune")
+    epochs: PositiveInt | None = None  # SimCLR's: 60 below a tenth of the labels, 30 from there on
+    encoder_learning_rates: Annotated[tuple[NonNegativeFloat, ...], Several] = (0.05,)
+    head_learning_rates: Annotated[tuple[PositiveFloat, ...], Several] = (0.05,)
+    weight_decays: Annotated[tuple[NonNegativeFloat, ...], Several] = (0.0,)
+    training: TrainingSettings = TrainingSettings()
+    l2: Annotated[tuple[PositiveFloat, ...], Several] = DEFAULT_L2  # of the linear rows, which L-BFGS fits
+    held_out_fraction: OpenFraction = 0.1
+    seed: Seed = 0  # of the labelled images, the held-out part, the order, the augmentation and new weights
+    keep_networks: bool = True  # the fine-tuned networks beside the result: teachers for distillation
+
+    def epochs_for(self, label_fraction: float) -> int:
+        """Epochs over so large a part of the labels."""
+        return self.epochs or (60 if label_fraction < 0.1 else 30)
+
+
 # What changes the speed of an evaluation, or what is kept of it, but not its result.
-_SPEED_ONLY = ("batch_size", "device", "cache", "allow_unfinished")
+_SPEED_ONLY = ("batch_size", "workers", "device", "cache", "allow_unfinished")
+# Settings that came later: left out where they say what was always so, so that earlier results keep their names.
+_AS_ALWAYS: dict[str, Any] = {"initialisation": "pretrained"}
 
 
 def evaluation_config(task: str, overrides: Sequence[str]) -> BaseModel:
@@ -100,15 +151,20 @@ def result_settings(config: BaseModel) -> dict[str, Any]:
         del settings["neighbours"]
     if "l2" in settings:
         settings["l2"] = sorted(set(settings["l2"]), reverse=True)
+    for name, value in _AS_ALWAYS.items():
+        if settings.get(name) == value:
+            del settings[name]
     return {name: value for name, value in settings.items() if name not in _SPEED_ONLY}
 
 
-def _schema(task: str) -> type[LinearConfig] | type[KnnConfig]:
+def _schema(task: str) -> type[FeatureConfig]:
     match task:
         case "linear":
             return LinearConfig
         case "knn":
             return KnnConfig
+        case "finetune":
+            return FinetuneConfig
         case _:
             wanted = f"wanted one of {', '.join(TASKS)}{did_you_mean(task, TASKS)}"
             raise ConfigError("command line", [Problem("task", f"got '{task}', {wanted}")])

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from eval.config import Initialisation
 from eval.errors import EvaluationError
 from pretrain.checkpoint import newest_checkpoint, read_checkpoint
-from pretrain.config import PretrainConfig
+from pretrain.config import EncoderConfig, PretrainConfig
 from pretrain.configio import validate
-from pretrain.models.encoder import build_encoder
+from pretrain.models.encoder import Encoder, build_encoder
 from pretrain.rundir import RunDirectory
 
 PREFIX = "encoder."
@@ -23,33 +23,59 @@ PREFIX = "encoder."
 class FrozenEncoder:
     """An encoder in eval mode without gradients, and where it comes from."""
 
-    module: nn.Module
+    module: Encoder
     config: PretrainConfig
     checkpoint: Path
     step: int
     fingerprint: str  # of the run
+    initialisation: Initialisation = "pretrained"
+
+    def identity(self) -> dict[str, Any]:
+        """Plain values that are equal for two encoders exactly when they are the same file of the same run."""
+        file = self.checkpoint.stat()
+        random = {"initialisation": "random"} if self.initialisation == "random" else {}
+        return {
+            **random,
+            "run": self.fingerprint,
+            "checkpoint": [self.checkpoint.name, file.st_size, file.st_mtime_ns],
+        }
 
 
-def load_encoder(run: RunDirectory, config: PretrainConfig, *, device: torch.device) -> FrozenEncoder:
-    """The encoder of the newest checkpoint of ``run``.
+def load_encoder(
+    run: RunDirectory,
+    config: PretrainConfig,
+    *,
+    device: torch.device,
+    initialisation: Initialisation = "pretrained",
+    checkpoint: Path | None = None,
+) -> FrozenEncoder:
+    """The encoder of ``checkpoint`` (the newest of ``run`` by default), or its weights before the first step.
 
     Raises EvaluationError where there is none or it is not of this run, CheckpointError where it cannot be read.
     """
-    path = newest_checkpoint(run.checkpoints)
+    path = checkpoint or newest_checkpoint(run.checkpoints)
     if path is None:
         raise EvaluationError(f"{run.path} has no checkpoint in {run.checkpoints.name}/: nothing to evaluate")
     content = read_checkpoint(path)
     trained = validate(PretrainConfig, _plain(content["config"]), f"configuration in {path}")
     if trained.encoder != config.encoder:
         raise EvaluationError(f"{path} holds another encoder than {run.config}: {trained.encoder} != {config.encoder}")
-    module = build_encoder(trained.encoder)
-    weights = {key.removeprefix(PREFIX): value for key, value in content["model"].items() if key.startswith(PREFIX)}
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise EvaluationError(f"{path} does not fit the encoder of {run.config}: {error}") from error
+    module = new_encoder(trained.encoder, seed=trained.seed)
+    if initialisation == "pretrained":
+        weights = {key.removeprefix(PREFIX): value for key, value in content["model"].items() if key.startswith(PREFIX)}
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise EvaluationError(f"{path} does not fit the encoder of {run.config}: {error}") from error
     module.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
-    return FrozenEncoder(module, trained, path, int(content["step"]), str(content["fingerprint"]))
+    return FrozenEncoder(module, trained, path, int(content["step"]), str(content["fingerprint"]), initialisation)
+
+
+def new_encoder(config: EncoderConfig, *, seed: int) -> Encoder:
+    """An encoder with the weights that a run with this seed starts from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_encoder(config)
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Shapes: N images, D features.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from eval.config import FeatureConfig
 from eval.encoder import FrozenEncoder
 from eval.errors import EvaluationError
 from pretrain.config import fingerprint
+from pretrain.data.catalog import manifest_path, read_manifest
 from pretrain.data.loader import evaluation_batches
 from pretrain.models.inputs import to_float
 from pretrain.rundir import RunDirectory, whole_file
@@ -40,6 +42,13 @@ class Features:
         """The same on ``device``."""
         return Features(self.x_ND.to(device), self.labels_N.to(device), self.indices_N.to(device))
 
+    def of_images(self, index_n: Tensor) -> Features:
+        """Those of the images with these numbers, in their order; every one of them has to be here."""
+        order_N = self.indices_N.argsort()
+        place_n = order_N[torch.searchsorted(self.indices_N[order_N], index_n)]
+        assert torch.equal(self.indices_N[place_n], index_n), "every image has its features"
+        return Features(self.x_ND[place_n], self.labels_N[place_n], self.indices_N[place_n])
+
 
 @dataclass(frozen=True)
 class FeatureSource:
@@ -58,7 +67,14 @@ class FeatureSource:
             "train_split": self.train_split,
             "test_split": self.config.test_split,
             "size_px": self.size_px,
+            "class_names": self.class_names(),
         }
+
+    def class_names(self) -> list[str] | None:
+        """What the classes are called; None where the data set does not say."""
+        if not manifest_path(self.directory, self.config.test_split).is_file():
+            return None
+        return list(read_manifest(self.directory, self.config.test_split).class_names)
 
 
 def feature_source(encoder: FrozenEncoder, config: FeatureConfig) -> FeatureSource:
@@ -71,6 +87,11 @@ def feature_source(encoder: FrozenEncoder, config: FeatureConfig) -> FeatureSour
         size_px=config.size_px or run.augmentation.crop_size_px,
         config=config,
     )
+
+
+def threads(config: FeatureConfig) -> int:
+    """Threads that decode and augment images: as many as wanted, else one per core."""
+    return config.workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def load_features(run: RunDirectory, source: FeatureSource, split: str, *, device: torch.device) -> Features:
@@ -96,7 +117,12 @@ def extract_features(source: FeatureSource, split: str, *, images: int | None, d
     """One pass over ``split`` in eval mode, float32, on the CPU afterwards."""
     x, labels, indices = [], [], []
     batches = evaluation_batches(
-        source.directory, split, size_px=source.size_px, batch_size=source.config.batch_size, images=images
+        source.directory,
+        split,
+        size_px=source.size_px,
+        batch_size=source.config.batch_size,
+        images=images,
+        workers=threads(source.config),
     )
     with torch.inference_mode(), progress_bar(f"features of {split}", "images") as advance:
         for batch in batches:
@@ -133,11 +159,9 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[[int], None]]:
 
 def _identity(source: FeatureSource, split: str, images: int | None) -> str:
     manifest = source.directory / f"{split}.json"
-    checkpoint = source.encoder.checkpoint.stat()
     return fingerprint(
         {
-            "run": source.encoder.fingerprint,
-            "checkpoint": [source.encoder.checkpoint.name, checkpoint.st_size, checkpoint.st_mtime_ns],
+            **source.encoder.identity(),
             "data": hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else str(source.directory),
             "split": split,
             "images": images,

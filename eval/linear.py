@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.metrics import accuracy_percent, held_out_mask
+from eval.metrics import accuracy_percent, held_out_mask, mean_loss
 
 MEMORY = 20  # pairs (step, change of gradient) that L-BFGS keeps
 ARMIJO = 1e-4
@@ -28,18 +28,28 @@ SMALLEST_STEP = 2.0**-20
 BLOCK_ROWS = 8192  # images that the blocks of the Hessian are estimated from
 BLOCK_WORTH = 100  # passes over the data that the blocks may cost, times four: they save more in the weak fits
 BLOCK_GUARD = 0.02  # share of the common Hessian in every block, for directions that this part of the images lacks
+ROWS_AT_ONCE = 2**14  # images whose logits are held where only their accuracy is wanted
 TILE_ELEMENTS = 2**20  # logits of one tile stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted classifier. ``gap_nats``: estimated distance of the objective from its minimum."""
+    """A fitted classifier.
+
+    gap_nats: estimated distance of the objective from its minimum. train_loss: its mean cross-entropy, in nats.
+    """
 
     theta_KE: Tensor
     l2: float
     iterations: int
     gap_nats: float
     converged: bool
+    train_loss: float
+
+    def train_top1(self, x_ND: Tensor, y_N: Tensor) -> float:
+        """Accuracy in percent on many images, without holding all their logits."""
+        parts = zip(torch.split(x_ND, ROWS_AT_ONCE), torch.split(y_N, ROWS_AT_ONCE))
+        return 100 * sum(int((self.logits(x_nD).argmax(1) == y_n).sum()) for x_nD, y_n in parts) / len(y_N)
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """Logits (N, K) of features (N, D)."""
@@ -52,6 +62,8 @@ class GridPoint:
 
     l2: float
     held_out_percent: float
+    held_out_loss: float | None  # nats
+    train_loss: float  # nats, on the images that it was fitted to
     iterations: int
     converged: bool
 
@@ -96,9 +108,10 @@ def choose_and_fit(
     fits, grid = [], []
     for l2 in sorted(set(l2_grid), reverse=True):
         fit = fitting.minimize(l2, start_KE=theta_KE, max_iterations=max_iterations, tolerance=COARSE * tolerance)
-        reached = accuracy_percent(fit.logits(held_out[0]), held_out[1])
+        reached_NK = fit.logits(held_out[0])
+        reached, loss = accuracy_percent(reached_NK, held_out[1]), mean_loss(reached_NK, held_out[1])
         fits.append(fit)
-        grid.append(GridPoint(l2, reached, fit.iterations, fit.converged))
+        grid.append(GridPoint(l2, reached, loss, fit.train_loss, fit.iterations, fit.converged))
         theta_KE = fit.theta_KE
         progress()
     best = max(range(len(grid)), key=lambda i: grid[i].held_out_percent)  # the first of equals is the stronger
@@ -151,12 +164,16 @@ class _Problem:
         loss, gradient_KE = self.evaluate(theta_KE, l2)
         pairs = _Pairs(self._inverse_hessian(theta_KE, l2))
         gap, iteration = float("inf"), 0
+
+        def fit(converged: bool) -> Fit:
+            return Fit(theta_KE, l2, iteration, gap, converged, loss - _penalty(theta_KE[:, :-1], l2))
+
         while iteration < max_iterations:
             direction_KE = -pairs.apply(gradient_KE)
             slope = float((direction_KE * gradient_KE).sum(dtype=torch.float64))
             gap = -slope / 2
             if gap <= tolerance:
-                return Fit(theta_KE, l2, iteration, gap, True)
+                return fit(True)
             iteration += 1
             step = 1.0
             while True:
@@ -166,10 +183,10 @@ class _Problem:
                     break
                 step /= 2
                 if step < SMALLEST_STEP:  # float32 resolves no smaller gain
-                    return Fit(theta_KE, l2, iteration, gap, gap <= 10 * tolerance)
+                    return fit(gap <= 10 * tolerance)
             pairs.add(trial_KE - theta_KE, trial_gradient_KE - gradient_KE)
             theta_KE, loss, gradient_KE = trial_KE, trial_loss, trial_gradient_KE
-        return Fit(theta_KE, l2, iteration, gap, False)
+        return fit(False)
 
     def evaluate(self, theta_KE: Tensor, l2: float) -> tuple[float, Tensor]:
         """(objective in nats, its gradient (K, E))."""
@@ -186,8 +203,7 @@ class _Problem:
             gradient_KE[:, -1] += p_KT.sum(1)
         gradient_KE /= len(self.x_ND)
         gradient_KE[:, :-1] += l2 * weight_KD
-        penalty = l2 / 2 * float(weight_KD.square().sum(dtype=torch.float64))
-        return float(loss) / len(self.x_ND) + penalty, gradient_KE
+        return float(loss) / len(self.x_ND) + _penalty(weight_KD, l2), gradient_KE
 
     def _inverse_hessian(self, theta_KE: Tensor, l2: float) -> Callable[[Tensor], Tensor]:
         """Approximate inverse Hessian at ``theta_KE``, applied to gradients (K, E)."""
@@ -224,6 +240,10 @@ class _Problem:
             return step_KE
 
         return apply
+
+
+def _penalty(weight_KD: Tensor, l2: float) -> float:
+    return l2 / 2 * float(weight_KD.square().sum(dtype=torch.float64))
 
 
 def _gram(x_ND: Tensor) -> Tensor:

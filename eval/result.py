@@ -83,40 +83,6 @@ def write_result(
     return result
 
 
-def describe(result: Mapping[str, Any]) -> str:
-    """Table for a person, one line per number."""
-    rows = []
-    if result.get("top1") is not None:
-        low, high = result["top1_interval"]
-        rows.append(("top-1", f"{result['top1']:.2f} %  (95 % of the test set's noise: {low:.2f} to {high:.2f})"))
-    if result.get("top5") is not None:
-        rows.append(("top-5", f"{result['top5']:.2f} %"))
-    if result.get("per_class_mean") is not None:
-        rows.append(("mean over classes", f"{result['per_class_mean']:.2f} %"))
-    if result.get("knn_top1") is not None:
-        settings = result["settings"]["neighbours"]
-        many, few = settings["neighbours"], settings["plain_neighbours"]
-        rows.append(
-            (
-                "nearest neighbours",
-                f"{result['knn_top1']:.2f} % (k = {many}, weighted)  {result['knn_plain_top1']:.2f} % (k = {few})",
-            )
-        )
-    if result.get("l2") is not None:
-        rows.append(("L2, by held-out", f"{result['l2']:g} out of {', '.join(_grid(row) for row in result['grid'])}"))
-    data, run = result["data"], result["run"]
-    rows.append(("images", f"{data['train_images']:,} to fit, {data['test_images']:,} to test, {data['size_px']} px"))
-    rows.append(
-        ("checkpoint", f"step {run['step']:,}" + ("" if run["finished"] else " of a run that has not finished"))
-    )
-    rows.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())))
-    return "\n".join(f"  {name:<20}{value}" for name, value in rows)
-
-
-def _grid(row: Mapping[str, Any]) -> str:
-    return f"{row['l2']:g}: {row['held_out']:.2f} %" + ("" if row["converged"] else " (not converged)")
-
-
 class Stopwatch:
     """Seconds per stage, by name."""
 

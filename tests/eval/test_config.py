@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval.config import LinearConfig, evaluation_config, evaluation_fingerprint
+from pretrain.configio import read_yaml
 from pretrain.errors import ConfigError
 
 CONFIGS = sorted(Path("configs/eval").glob("*.yaml"))
@@ -20,8 +21,13 @@ def test_every_file_loads_and_there_are_some() -> None:
         evaluation_config(path.stem.partition("_")[0], [f"config={path}"])
 
 
-def test_linear_yaml_writes_out_the_defaults() -> None:
-    assert evaluation_config("linear", ["config=configs/eval/linear.yaml"]) == LinearConfig()
+@pytest.mark.parametrize("task", ["linear", "finetune"])
+def test_yaml_called_like_its_task_writes_out_the_defaults(task: str) -> None:
+    path = Path(f"configs/eval/{task}.yaml")
+    defaults = evaluation_config(task, [])
+    assert evaluation_config(task, [f"config={path}"]) == defaults
+    common = {"directory", "train_split", "test_split", "train_images", "size_px", "batch_size", "workers", "device"}
+    assert set(read_yaml(path)) >= set(type(defaults).model_fields) - common - {"cache", "allow_unfinished"}
 
 
 def test_overrides_replace_the_file() -> None:

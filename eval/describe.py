@@ -1,0 +1,91 @@
+"""A result as a table for a person. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = tuple[str, str]
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """Table for a person, one line per number."""
+    rows = [*_own(result), *_common(result)]
+    width = max(20, *(len(name) + 2 for name, _ in rows))
+    return "\n".join(f"  {name:<{width}}{value}" for name, value in rows)
+
+
+def _own(result: Mapping[str, Any]) -> list[Row]:
+    """What only this task has."""
+    match result.get("task"):
+        case "finetune":
+            return _finetune(result["rows"])
+        case _:
+            return _probe(result)
+
+
+def _common(result: Mapping[str, Any]) -> list[Row]:
+    data, run = result["data"], result["run"]
+    rows = []
+    if data.get("train_images") is not None:
+        images = f"{data['train_images']:,} to fit, {data['test_images']:,} to test, {data['size_px']} px"
+        rows.append(("images", images))
+    step = f"step {run['step']:,}" + ("" if run["finished"] else " of a run that has not finished")
+    rows.append(("checkpoint", step))
+    rows.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())))
+    return rows
+
+
+def _probe(result: Mapping[str, Any]) -> list[Row]:
+    rows = _classifier(result)
+    if result.get("knn_top1") is not None:
+        settings = result["settings"]["neighbours"]
+        many, few = settings["neighbours"], settings["plain_neighbours"]
+        value = f"{result['knn_top1']:.2f} % (k = {many}, weighted)  {result['knn_plain_top1']:.2f} % (k = {few})"
+        rows.append(("nearest neighbours", value))
+    if result.get("l2") is not None:
+        tried = ", ".join(_l2(row) for row in result["grid"])
+        rows.append(("L2, by held-out", f"{result['l2']:g} out of {tried}"))
+    return rows
+
+
+def _classifier(numbers: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    if numbers.get("top1") is not None:
+        low, high = numbers["top1_interval"]
+        rows.append(("top-1", f"{numbers['top1']:.2f} %  (95 % of the test set's noise: {low:.2f} to {high:.2f})"))
+    if numbers.get("top5") is not None:
+        rows.append(("top-5", f"{numbers['top5']:.2f} %"))
+    if numbers.get("per_class_mean") is not None:
+        rows.append(("mean over classes", f"{numbers['per_class_mean']:.2f} %"))
+    return rows
+
+
+def _finetune(measured: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """One line per method, one column per share of the labels."""
+    names = list(dict.fromkeys(row["name"] for row in measured))
+    fractions = sorted({row["label_fraction"] for row in measured})
+    cells = {(row["name"], row["label_fraction"]): row for row in measured}
+    labels = {row["label_fraction"]: row["images"] for row in measured}
+    head = "".join(f"{_share(fraction, labels[fraction]):>24}" for fraction in fractions)
+    rows = [("labelled images", head)]
+    for name in names:
+        line = ""
+        for fraction in fractions:
+            row = cells.get((name, fraction))
+            line += f"{_with_interval(row) if row else '':>24}"
+        rows.append((f"{name}, top-1 in %", line))
+    return rows
+
+
+def _share(fraction: float, images: int) -> str:
+    return f"{100 * fraction:g} %: {images:,}"
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    low, high = row["top1_interval"]
+    return f"{row['top1']:.2f} ({low:.2f} – {high:.2f})"
+
+
+def _l2(row: Mapping[str, Any]) -> str:
+    return f"{row['l2']:g}: {row['held_out']:.2f} %" + ("" if row["converged"] else " (not converged)")

@@ -1,0 +1,73 @@
+"""What is evaluated: the encoder of one checkpoint, the images that measure it, and where the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from eval.config import FeatureConfig, ProbeConfig
+from eval.encoder import FrozenEncoder, load_encoder
+from eval.errors import EvaluationError
+from eval.features import Features, FeatureSource, feature_source, load_features
+from eval.result import Evaluation, Stopwatch, write_result
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An evaluation with its encoder loaded."""
+
+    evaluation: Evaluation
+    encoder: FrozenEncoder
+    source: FeatureSource
+    device: torch.device
+    stopwatch: Stopwatch
+
+    def features(self) -> tuple[Features, Features, int]:
+        """(features of the training images, of the test images, number of classes)."""
+        run, config = self.evaluation.run, self.evaluation.config
+        train = load_features(run, self.source, self.source.train_split, device=self.device)
+        test = load_features(run, self.source, config.test_split, device=self.device)
+        self.stopwatch.lap("features")
+        return train, test, class_count(train.labels_N, test.labels_N)
+
+    def write(self, measured: Mapping[str, Any], *, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Write and return the result: ``measured``, and what it was measured on."""
+        encoder = self.encoder
+        return write_result(
+            self.evaluation,
+            measured,
+            run={"fingerprint": encoder.fingerprint, "step": encoder.step, "checkpoint": encoder.checkpoint.name},
+            data={**self.source.describe(), **data},
+            seconds=self.stopwatch.total(),
+        )
+
+
+def open_subject(evaluation: Evaluation, stopwatch: Stopwatch) -> Subject:
+    """Load what ``evaluation`` is about. Raises EvaluationError, CheckpointError, ConfigError."""
+    config = evaluation.config
+    device = choose_device(config)
+    initialisation = config.initialisation if isinstance(config, ProbeConfig) else "pretrained"
+    encoder = load_encoder(evaluation.run, evaluation.run_config, device=device, initialisation=initialisation)
+    stopwatch.lap("load")
+    return Subject(evaluation, encoder, feature_source(encoder, config), device, stopwatch)
+
+
+def choose_device(config: FeatureConfig) -> torch.device:
+    """The device that ``config`` asks for. Raises EvaluationError where the machine has none."""
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise EvaluationError("device=cuda, but this machine has no CUDA device; wanted device=cpu or auto")
+    return torch.device("cuda" if available and config.device != "cpu" else "cpu")
+
+
+def class_count(train_y_N: torch.Tensor, test_y_N: torch.Tensor) -> int:
+    """Number of classes of the training images. Raises EvaluationError where the test images have one more."""
+    classes = int(train_y_N.max()) + 1
+    if int(test_y_N.max()) >= classes:
+        raise EvaluationError(
+            f"the test split has class {int(test_y_N.max())}, the training images only 0 to {classes - 1}"
+        )
+    return classes

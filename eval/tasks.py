@@ -1,0 +1,25 @@
+"""The evaluations, each from a run directory to its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eval.config import FinetuneConfig, KnnConfig, LinearConfig
+from eval.finetune import evaluate_finetune
+from eval.probe import evaluate_probe
+from eval.result import Evaluation, Stopwatch
+from eval.subject import open_subject
+
+
+def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any]:
+    """Do ``evaluation`` and write its result. Raises EvaluationError, CheckpointError, ConfigError."""
+    subject = open_subject(evaluation, stopwatch)
+    match evaluation.config:
+        case LinearConfig() as config:
+            return evaluate_probe(subject, linear=config, neighbours=config.neighbours if config.knn else None)
+        case KnnConfig() as config:
+            return evaluate_probe(subject, linear=None, neighbours=config.neighbours)
+        case FinetuneConfig() as config:
+            return evaluate_finetune(subject, config)
+        case _:
+            raise AssertionError(f"no such task: {type(evaluation.config).__name__}")

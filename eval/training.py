@@ -1,0 +1,150 @@
+"""Training a whole network on images, as evaluations do it: Nesterov momentum, cosine to 0, nothing chosen on the way.
+
+B images in a batch, N of a set, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from eval.config import TrainingSettings
+from eval.images import Epochs
+from eval.metrics import accuracy_percent, mean_loss
+from eval.network import Network
+from pretrain.data.batch import Batch
+from pretrain.models.inputs import to_float
+from pretrain.optim.param_groups import parameter_groups
+from pretrain.optim.schedules import learning_rate, lr_at
+
+# (logits (B, K), pixels (B, 3, H, W), labels (B,)) -> (mean loss, how many images are right), both on the device
+Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Base learning rates of the encoder and of the classifier on it, and the decay of the weights of both."""
+
+    encoder: float
+    head: float
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Curves:
+    """One entry for each epoch; losses in nats, accuracies in percent, None where not measured."""
+
+    epoch: list[int] = field(default_factory=list)
+    train_loss: list[float | None] = field(default_factory=list)
+    train_top1: list[float | None] = field(default_factory=list)
+    test_loss: list[float | None] = field(default_factory=list)
+    test_top1: list[float | None] = field(default_factory=list)
+
+    def add(
+        self, *, train_loss: float, train_top1: float, test_loss: float | None = None, test_top1: float | None = None
+    ) -> None:
+        """The numbers of one more epoch."""
+        self.epoch.append(len(self.epoch) + 1)
+        self.train_loss.append(train_loss if math.isfinite(train_loss) else None)
+        self.train_top1.append(train_top1)
+        self.test_loss.append(test_loss)
+        self.test_top1.append(test_top1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists by name."""
+        return {name: list(values) for name, values in vars(self).items()}
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last epoch's loss was not a finite number."""
+        return bool(self.train_loss) and self.train_loss[-1] is None
+
+
+def label_loss(logits_BK: Tensor, pixels: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy on labels."""
+    return cross_entropy(logits_BK.float(), labels_B), (logits_BK.argmax(1) == labels_B).sum()
+
+
+def train_network(
+    network: Network,
+    images: Epochs,
+    rates: Rates,
+    settings: TrainingSettings,
+    *,
+    epochs: int,
+    loss: Loss = label_loss,
+    watch: Callable[[], tuple[Tensor, Tensor]] | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Curves:
+    """Train ``network`` in place where it is, for ``epochs``; stops early where the loss is no longer a number.
+
+    watch: gives (logits, labels) of the test images, every settings.test_every_epochs, for the curves and nothing else.
+    """
+    device = network.classifier.weight.device
+    optimizer = _optimizer(network, rates, settings, batch_size=images.batch_size)
+    total, step, curves = epochs * images.batches, 0, Curves()
+    for epoch in range(epochs):
+        network.train()
+        sums = torch.zeros(2, dtype=torch.float64, device=device)  # of the loss, of right images: read once an epoch
+        for batch in images.epoch(epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at(step, peak=group["peak"], warmup_steps=0, total_steps=total)
+            pixels, labels_B = _to(device, batch)
+            with _autocast(device, settings):
+                logits_BK = network(pixels)
+            value, right = loss(logits_BK, pixels, labels_B)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+            sums += torch.stack([value.detach().double(), right.double()])
+            step += 1
+            progress(1)
+        mean_value, right_share = (sums / images.batches).tolist()
+        train = {"train_loss": mean_value, "train_top1": 100 * right_share / images.batch_size}
+        every = settings.test_every_epochs
+        if watch is not None and every and (epoch + 1) % every == 0 and epoch + 1 < epochs:
+            logits_NK, labels_N = watch()
+            curves.add(
+                **train, test_loss=mean_loss(logits_NK, labels_N), test_top1=accuracy_percent(logits_NK, labels_N)
+            )
+        else:
+            curves.add(**train)
+        if curves.diverged:
+            break
+    return curves
+
+
+def predict(network: Network, batches: Iterator[Batch], settings: TrainingSettings) -> tuple[Tensor, Tensor]:
+    """(logits (N, K) float32, labels (N,)) in eval mode, on the CPU."""
+    device = network.classifier.weight.device
+    network.eval()
+    logits, labels = [], []
+    with torch.inference_mode(), _autocast(device, settings):
+        for batch in batches:
+            logits.append(network(_to(device, batch)[0]).float().cpu())
+            labels.append(batch.labels)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def _optimizer(network: Network, rates: Rates, settings: TrainingSettings, *, batch_size: int) -> torch.optim.SGD:
+    groups = []
+    for module, base in ((network.encoder, rates.encoder), (network.classifier, rates.head)):
+        peak = learning_rate("linear", base, batch_size)
+        for group in parameter_groups(module, rates.weight_decay):
+            groups.append({**group, "peak": peak})
+    return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.momentum > 0)
+
+
+def _to(device: torch.device, batch: Batch) -> tuple[Tensor, Tensor]:
+    pixels = to_float(batch.views[:, 0].to(device, non_blocking=True), channels_last=True)
+    return pixels, batch.labels.to(device, non_blocking=True)
+
+
+def _autocast(device: torch.device, settings: TrainingSettings) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.autocast == "bf16")
