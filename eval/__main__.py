@@ -10,6 +10,7 @@ from pathlib import Path
 from eval.config import FeatureConfig, evaluation_config
 from eval.describe import describe
 from eval.errors import EvaluationError
+from eval.report.arguments import add_report_arguments
 from eval.result import Stopwatch, open_evaluation, previous_result
 from pretrain.errors import ConfigError
 
@@ -19,7 +20,9 @@ EXAMPLES = """examples:
   python -m eval linear RUN_DIR config=configs/eval/linear_wide.yaml
   python -m eval knn RUN_DIR neighbours.neighbours=20
   python -m eval finetune RUN_DIR 'label_fractions=[0.01, 0.1]' epochs=20
-  python -m eval report runs/quick"""
+  python -m eval report runs/quick
+  python -m eval report runs/quick runs/longer          (side by side)
+  python -m eval report runs/quick --watch 30           (while it runs)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         if given.task == "report":
-            return _report(given.study_directories)
+            from eval.report.command import report_command
+
+            return report_command(given)
         return _evaluate(given.task, given.run_directory, given.overrides)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -55,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         probe.add_argument(
             "overrides", nargs="*", metavar="key=value", help="settings, see configs/eval/; config=FILE reads a file"
         )
-    report = tasks.add_parser("report", help="accuracy against batch size: HTML, Markdown, CSV and figures")
-    report.add_argument("study_directories", type=Path, nargs="+", metavar="STUDY_DIR", help="holds study.json")
+    text = "accuracy against batch size and every other axis of a study: HTML, Markdown, CSV and figures"
+    add_report_arguments(tasks.add_parser("report", help=text, description=text))
     return parser
 
 
@@ -76,14 +81,6 @@ def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
         except CheckpointError as error:
             raise EvaluationError(str(error)) from error
     print(f"{task} evaluation in {evaluation.result_path}\n{describe(result)}")
-    return 0
-
-
-def _report(study_directories: Sequence[Path]) -> int:
-    from eval.report.build import build_report
-
-    for directory in study_directories:
-        print(f"report in {build_report(directory)}")
     return 0
 
 

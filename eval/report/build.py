@@ -45,10 +45,17 @@ def page_of(directories: Sequence[Path], studies: Sequence[StudyRecord], folder:
     return Path(os.path.abspath(directories[0])).parent / f"report-{names}" / Path(REPORT_FILE).name
 
 
-def write_report(report: Report, page: Path, *, refresh_s: float | None = None) -> None:
-    """Every file of the report, each whole, the page last."""
+def write_report(report: Report, page: Path, *, refresh_s: float | None = None, files: bool = True) -> None:
+    """Every file of the report, each whole, the page last; without ``files`` only the page and results.csv."""
     folder = page.parent
     write_text(folder / "results.csv", results_csv(*report.studies))
+    if files:
+        _write_files(report, folder)
+    write_text(page, render_html(report, refresh_s=refresh_s))
+
+
+def _write_files(report: Report, folder: Path) -> None:
+    """The figures and pictures, and the Markdown that shows them."""
     for figure in report.figures:
         if figure.in_files:
             write_figure(figure, folder)
@@ -56,4 +63,3 @@ def write_report(report: Report, page: Path, *, refresh_s: float | None = None) 
         with whole_file(folder / f"{picture.name}.png") as file:
             file.write(picture.png)
     write_text(folder / "report.md", render_markdown(report))
-    write_text(page, render_html(report, refresh_s=refresh_s))
