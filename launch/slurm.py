@@ -62,9 +62,10 @@ def settled_queue(jobs: Sequence[SlurmJob]) -> Queue:
 def show_scripts(graph: StudyGraph, target: SlurmTarget, console: Console) -> None:
     """Print the script of every kind of job that would be submitted if nothing had been yet; submits nothing."""
     tasks = missing_tasks(graph)
-    name, first = graph.config.name, {task.kind: task for task in reversed(tasks)}
-    for kind, task in first.items():
-        same = [other for other in tasks if other.kind == kind]
+    name = graph.config.name
+    for kind in dict.fromkeys(task.kind for task in tasks):
+        same = [task for task in tasks if task.kind == kind]
+        task = same[0]
         count = len(same) if kind == "train" else 1
         after = f"afterok:<{task.needs[0].split()[0]}>" if task.needs else None
         text = sbatch_text(graph.directory, target, kind, name=f"{name}-{kind}", count=count, after=after)
