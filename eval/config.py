@@ -62,9 +62,32 @@ class NeighbourSettings(Section):
     plain_neighbours: PositiveInt = 5
 
 
-class LinearConfig(ProbeConfig):
-    """Multinomial logistic regression on frozen features; its L2 is chosen on a part of the training set."""
+class SgdSettings(Section):
+    """SimCLR's linear evaluation: Nesterov momentum, cosine, learning rates times batch_size / 256.
 
+    With several learning rates or weight decays all are trained in one pass, and a held-out part chooses.
+    """
+
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Several] = (0.1,)
+    weight_decays: Annotated[tuple[NonNegativeFloat, ...], Several] = (0.0,)
+    epochs: PositiveInt = 90
+    batch_size: PositiveInt = 256
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    augmented: bool = (
+        True  # random crop and flip, through the encoder every epoch; false: the same features every epoch
+    )
+    crop_area: Interval | None = None  # as fractions of the image's; null: the run's own
+    standardize: bool = False  # each feature to mean 0 and variance 1; SimCLR takes them as they are
+
+
+class LinearConfig(ProbeConfig):
+    """A linear classifier on frozen features; its hyper-parameters are chosen on a part of the training set.
+
+    protocol: ``lbfgs`` minimises the L2-regularised multinomial logistic loss exactly; ``sgd`` is SimCLR's.
+    """
+
+    protocol: Literal["lbfgs", "sgd"] = "lbfgs"
+    sgd: SgdSettings = SgdSettings()  # of that protocol; l2, standardize, max_iterations, tolerance are of the other
     l2: Annotated[tuple[PositiveFloat, ...], Several] = DEFAULT_L2
     held_out_fraction: OpenFraction = 0.1
     seed: Seed = 0  # of the held-out part
@@ -122,7 +145,7 @@ class FinetuneConfig(FeatureConfig):
 # What changes the speed of an evaluation, or what is kept of it, but not its result.
 _SPEED_ONLY = ("batch_size", "workers", "device", "cache", "allow_unfinished")
 # Settings that came later: left out where they say what was always so, so that earlier results keep their names.
-_AS_ALWAYS: dict[str, Any] = {"initialisation": "pretrained"}
+_AS_ALWAYS: dict[str, Any] = {"initialisation": "pretrained", "protocol": "lbfgs"}
 
 
 def evaluation_config(task: str, overrides: Sequence[str]) -> BaseModel:
@@ -149,6 +172,9 @@ def result_settings(config: BaseModel) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     if settings.get("knn") is False:
         del settings["neighbours"]
+    if isinstance(config, LinearConfig):
+        unused = ("sgd",) if config.protocol == "lbfgs" else ("l2", "standardize", "max_iterations", "tolerance")
+        settings = {name: value for name, value in settings.items() if name not in unused}
     if "l2" in settings:
         settings["l2"] = sorted(set(settings["l2"]), reverse=True)
     for name, value in _AS_ALWAYS.items():

@@ -46,7 +46,18 @@ def _probe(result: Mapping[str, Any]) -> list[Row]:
     if result.get("l2") is not None:
         tried = ", ".join(_l2(row) for row in result["grid"])
         rows.append(("L2, by held-out", f"{result['l2']:g} out of {tried}"))
+    if result.get("protocol") == "sgd":
+        rows.append(("learning rate, decay", _chosen(result)))
     return rows
+
+
+def _chosen(result: Mapping[str, Any]) -> str:
+    grid = result["grid"]
+    chosen = f"{result['learning_rate']:g}, {result['weight_decay']:g}"
+    if not grid:
+        return f"{chosen} (nothing to choose)"
+    reached = [row["held_out"] for row in grid if row["held_out"] is not None]
+    return f"{chosen} out of {len(grid)} by held-out: {min(reached):.2f} to {max(reached):.2f} %"
 
 
 def _classifier(numbers: Mapping[str, Any]) -> list[Row]:

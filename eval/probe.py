@@ -11,6 +11,7 @@ from eval.errors import EvaluationError
 from eval.features import Features, progress_bar
 from eval.knn import knn_accuracy
 from eval.linear import choose_and_fit, standardization
+from eval.linear_sgd import measure_linear_sgd
 from eval.metrics import classifier_numbers
 from eval.subject import Subject
 
@@ -25,7 +26,12 @@ def evaluate_probe(
         measured |= measure_knn(train, test, neighbours, classes=classes)
         subject.stopwatch.lap("knn")
     if linear is not None:
-        measured = {**measure_linear(train, test, linear, classes=classes), **measured}
+        match linear.protocol:
+            case "lbfgs":
+                numbers = measure_linear(train, test, linear, classes=classes)
+            case "sgd":
+                numbers = measure_linear_sgd(subject, train, test, linear, classes=classes)
+        measured = {**numbers, **measured}
         subject.stopwatch.lap("linear")
     return subject.write(
         measured,
