@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +54,9 @@ def dataset_info(name: str) -> DatasetInfo:
     return DATASETS[name]
 
 
+CHECKSUM_IMAGES = 1024  # images of one checksum in a manifest
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What {split}.json says about {split}.beton; written last, so that its presence means a whole file.
@@ -61,6 +64,7 @@ class Manifest:
     side_px: side of the images if all are squares of one size. max_side_px, jpeg_quality: how images were reduced, None
     for raw pixels at full size. bytes: size of the .beton file. labels_sha256: of the labels as little-endian int64.
     payload_crc32: of the stored images one after another. ffcv_format: version of the file format.
+    blocks_crc32: for each CHECKSUM_IMAGES images, of their CRC-32s. jpegs_kept: JPEG files that were taken as they are.
     """
 
     dataset: str
@@ -81,6 +85,8 @@ class Manifest:
     ffcv_format: int
     ffcv_version: str | None
     writer_version: int
+    blocks_crc32: tuple[int, ...] = ()
+    jpegs_kept: int = 0
 
     def to_json(self) -> str:
         """Text of the manifest file."""
@@ -109,13 +115,14 @@ def read_manifest(directory: Path | str, split: str, dataset: str | None = None)
         raise FileNotFoundError(_not_written(path, directory, dataset))
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        wanted = {field.name for field in fields(Manifest)}
-        odd = sorted(wanted.symmetric_difference(values))
+        known = {field.name for field in fields(Manifest)}
+        needed = {field.name for field in fields(Manifest) if field.default is MISSING}
+        odd = sorted((set(values) - known) | (needed - set(values)))
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a manifest ({error}); write the data set again with --force") from error
     if odd:
         raise ValueError(f"{path}: unknown or missing: {', '.join(odd)}; write the data set again with --force")
-    values["class_names"] = tuple(values["class_names"])
+    values |= {name: tuple(values[name]) for name in ("class_names", "blocks_crc32") if name in values}
     return Manifest(**values)
 
 

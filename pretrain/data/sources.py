@@ -22,11 +22,15 @@ _SYNTHETIC_SIDE, _SYNTHETIC_CLASSES = 32, 10
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled images by number. ``pixels(i)`` may be called from several threads. Label -1: unlabelled."""
+    """Labelled images by number. ``pixels(i)`` may be called from several threads. Label -1: unlabelled.
+
+    paths: the image files, where there are some; a JPEG file may be stored as it is.
+    """
 
     labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
     pixels: Callable[[int], Pixels]
+    paths: Sequence[str | Path] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -147,7 +151,7 @@ def _from_files(paths: Sequence[str | Path], labels: Sequence[int], names: tuple
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{paths[index]}: not an image ({error})") from error
 
-    return Source(np.asarray(labels, np.int64), names, pixels)
+    return Source(np.asarray(labels, np.int64), names, pixels, paths)
 
 
 def _image_folder(split: str, directory: Path) -> Source:

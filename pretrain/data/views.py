@@ -103,13 +103,17 @@ class ViewMaker:
     def _render(
         self, index_b: Indices, window_b4: npt.NDArray[np.int64], rendering: Rendering, epoch: int, views: Views
     ) -> None:
-        data, offset_b = self._decoded(index_b)
+        data, offset_b = self.decoded(index_b)
         sizes = (self.table.height_N[index_b], self.table.width_N[index_b])
         counters = (index_b, np.uint64(rendering.seed), np.uint64(epoch))
         kernels_view.augment(data, offset_b, *sizes, window_b4, *counters, rendering.settings_V, views)
 
-    def _decoded(self, index_b: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Raw pixels of the samples: an array, this thread's until its next call, and where in it each image starts."""
+    def decoded(self, index_b: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Raw pixels of the samples: an array, this thread's until its next call, and where in it each image starts.
+
+        Raises:
+            ValueError: an image cannot be decoded; names the sample and the file.
+        """
         table = self.table
         offset_b, height_b, width_b = table.offset_N[index_b], table.height_N[index_b], table.width_N[index_b]
         if self._raw:

@@ -129,7 +129,7 @@ def decode_only(folder: Path) -> Callable[[], int]:
     pool = ThreadPoolExecutor(THREADS)
 
     def run() -> int:
-        list(pool.map(maker._decoded, chunks))
+        list(pool.map(maker.decoded, chunks))
         return len(maker.table)
 
     return run
