@@ -14,7 +14,7 @@ from typing import Literal
 from launch.scheduler import Queue, accounting
 from pretrain.config import Section
 from pretrain.configio import validate
-from pretrain.rundir import read_json, write_json
+from pretrain.rundir import RunDirectory, read_json, write_json
 
 FILE_NAME = "jobs.json"
 
@@ -103,12 +103,13 @@ def _has_result(directory: Path, job: SlurmJob) -> bool:
 
 
 def _was_stopped(directory: Path, job: SlurmJob, words: Mapping[str, str]) -> bool:
-    """Whether it was cancelled, or saved and signed off, and so did not fail."""
+    """Whether it was cancelled, never came to start, or saved and signed off: it did not fail."""
     if words.get(job.job_id or "", "").startswith("CANCELLED"):
         return True
+    run = RunDirectory(directory / job.directory)
     if job.stage != "train":
-        return False
+        return bool(job.point) and not run.finished()  # an evaluation of a run that failed
     try:
-        return bool(read_json(directory / job.directory / "progress.json").get("state") == "stopped")
+        return bool(read_json(run.progress).get("state") == "stopped")
     except (FileNotFoundError, ValueError):
         return False
