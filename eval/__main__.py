@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     for task, text in (
         ("linear", "logistic regression on frozen features, its L2 chosen without the test set"),
         ("knn", "k-nearest-neighbours on frozen features"),
+        ("export", "the encoder as safetensors, with a model card"),
         ("finetune", "random, supervised, linear, fine-tuned with few and all labels: one table"),
     ):
         probe = tasks.add_parser(task, help=text, description=text)
@@ -70,7 +71,8 @@ def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
     config = evaluation_config(task, overrides)
     assert isinstance(config, FeatureConfig), "every probe reads features"
     evaluation = open_evaluation(task, run_directory, config)
-    result = previous_result(evaluation)
+    # The model card tells what has been measured so far: it is written anew each time.
+    result = None if task == "export" else previous_result(evaluation)
     if result is None:
         from eval.tasks import evaluate  # imports torch, which neither --help nor a second call needs
         from pretrain.checkpoint import CheckpointError

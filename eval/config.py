@@ -12,7 +12,7 @@ from pretrain.config import FilePath, Interval, NonNegativeFloat, PositiveFloat,
 from pretrain.configio import apply_overrides, read_yaml, validate
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
-TASKS = ("linear", "knn", "finetune")
+TASKS = ("linear", "knn", "finetune", "export")
 
 # Half decades; the mean cross-entropy is penalised by l2/2 * |W|^2.
 DEFAULT_L2 = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
@@ -142,6 +142,10 @@ class FinetuneConfig(FeatureConfig):
         return self.epochs or (60 if label_fraction < 0.1 else 30)
 
 
+class ExportConfig(FeatureConfig):
+    """The encoder as safetensors with a model card: nothing is measured."""
+
+
 # What changes the speed of an evaluation, or what is kept of it, but not its result.
 _SPEED_ONLY = ("batch_size", "workers", "device", "cache", "allow_unfinished")
 # Settings that came later: left out where they say what was always so, so that earlier results keep their names.
@@ -191,6 +195,8 @@ def _schema(task: str) -> type[FeatureConfig]:
             return KnnConfig
         case "finetune":
             return FinetuneConfig
+        case "export":
+            return ExportConfig
         case _:
             wanted = f"wanted one of {', '.join(TASKS)}{did_you_mean(task, TASKS)}"
             raise ConfigError("command line", [Problem("task", f"got '{task}', {wanted}")])

@@ -18,10 +18,40 @@ def describe(result: Mapping[str, Any]) -> str:
 def _own(result: Mapping[str, Any]) -> list[Row]:
     """What only this task has."""
     match result.get("task"):
+        case "export":
+            return _export(result)
         case "finetune":
             return _finetune(result["rows"])
         case _:
             return _probe(result)
+
+
+def describe_numbers(measured: Mapping[str, Any]) -> str:
+    """The numbers of one result in one line."""
+    texts = []
+    for name, text in _NUMBERS.items():
+        if isinstance(measured.get(name), int | float):
+            texts.append(f"{text.format(measured[name])}")
+    return ", ".join(texts) or "see its result.json"
+
+
+_NUMBERS = {
+    "top1": "top-1 {:.2f} %",
+    "top5": "top-5 {:.2f} %",
+    "per_class_mean": "mean over classes {:.2f} %",
+    "knn_top1": "nearest neighbours {:.2f} %",
+    "mean_top1": "mean top-1 over data sets {:.2f} %",
+    "alignment": "alignment {:.3f}",
+    "uniformity": "uniformity {:.3f}",
+    "rankme": "RankMe {:.1f}",
+}
+
+
+def _export(result: Mapping[str, Any]) -> list[Row]:
+    rows = [(name, f"{file['bytes']:,} bytes") for name, file in result["files"].items()]
+    rows.append(("parameters", f"{result['parameters']:,}"))
+    loads = f"loads into torchvision.models.{result['torchvision']}" if result["torchvision"] else "not torchvision's: "
+    return [*rows, ("torchvision", loads + (result["torchvision_reason"] or ""))]
 
 
 def _common(result: Mapping[str, Any]) -> list[Row]:

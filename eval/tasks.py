@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.config import FinetuneConfig, KnnConfig, LinearConfig
+from eval.config import ExportConfig, FinetuneConfig, KnnConfig, LinearConfig
+from eval.export import evaluate_export
 from eval.finetune import evaluate_finetune
 from eval.probe import evaluate_probe
 from eval.result import Evaluation, Stopwatch
@@ -21,5 +22,7 @@ def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any]:
             return evaluate_probe(subject, linear=None, neighbours=config.neighbours)
         case FinetuneConfig() as config:
             return evaluate_finetune(subject, config)
+        case ExportConfig():
+            return evaluate_export(subject)
         case _:
             raise AssertionError(f"no such task: {type(evaluation.config).__name__}")
