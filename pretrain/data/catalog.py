@@ -38,6 +38,7 @@ _KNOWN = (
     DatasetInfo("tiny_imagenet", {"train": 100_000, "test": 10_000}, 200, 64, "raw"),
     DatasetInfo("imagenet", {"train": 1_281_167, "test": 50_000}, 1000, None, "jpg"),
     DatasetInfo("imagefolder", {}, None, None, "jpg"),
+    DatasetInfo("arrays", {}, None, None, "raw"),
     DatasetInfo("synthetic", {"train": 1_024, "test": 256}, 10, 32, "raw"),
 )
 DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in _KNOWN}
@@ -65,6 +66,7 @@ class Manifest:
     for raw pixels at full size. bytes: size of the .beton file. labels_sha256: of the labels as little-endian int64.
     payload_crc32: of the stored images one after another. ffcv_format: version of the file format.
     blocks_crc32: for each CHECKSUM_IMAGES images, of their CRC-32s. jpegs_kept: JPEG files that were taken as they are.
+    only_sha256: of the names of the classes or files that were chosen; None: all of the split.
     """
 
     dataset: str
@@ -87,6 +89,7 @@ class Manifest:
     writer_version: int
     blocks_crc32: tuple[int, ...] = ()
     jpegs_kept: int = 0
+    only_sha256: str | None = None
 
     def to_json(self) -> str:
         """Text of the manifest file."""

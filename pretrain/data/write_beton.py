@@ -34,6 +34,7 @@ from pretrain.data.catalog import (
 )
 from pretrain.data.draft import Draft, part_path
 from pretrain.data.encode import Storage, encoded, estimated_bytes
+from pretrain.data.image_folders import read_names
 from pretrain.data.sources import Source, open_source
 from pretrain.data.verify import block_checksums, verify_split
 from pretrain.rundir import write_text
@@ -45,9 +46,11 @@ WRITER_VERSION = 1
 
 def write_split(
     source: Source, directory: Path, *, dataset: str, split: str, storage: Storage, workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress | None = None, only: frozenset[str] | None = None,
 ) -> Manifest:  # fmt: skip
     """Write ``source`` as DIR/{split}.beton and its manifest; what was there is replaced when both are complete.
+
+    only: the names by which ``source`` was chosen from the split, for the manifest.
 
     Raises:
         ValueError: an image cannot be stored; names it.
@@ -63,7 +66,7 @@ def write_split(
             if progress is not None and task is not None and (index % 256 == 255 or index + 1 == len(source)):
                 progress.update(task, completed=index + 1)
         manifest_path(directory, split).unlink(missing_ok=True)  # never beside a file that it does not describe
-        manifest = _manifest(source, dataset, split, storage, draft, draft.finish())
+        manifest = _manifest(source, dataset, split, storage, draft, draft.finish(), only)
     write_text(manifest_path(directory, split), manifest.to_json())
     return manifest
 
@@ -74,7 +77,9 @@ def _identity(source: Source, dataset: str, split: str, storage: Storage) -> byt
     return hashlib.sha256(json.dumps(said).encode() + source.labels.astype("<i8").tobytes()).digest()
 
 
-def _manifest(source: Source, dataset: str, split: str, storage: Storage, draft: Draft, size: int) -> Manifest:
+def _manifest(
+    source: Source, dataset: str, split: str, storage: Storage, draft: Draft, size: int, only: frozenset[str] | None
+) -> Manifest:
     rows_N = draft.rows
     images = rows_N["metadata"]["image"]
     widest, tallest = (int(images[axis].max()) if len(rows_N) else 0 for axis in ("width", "height"))
@@ -104,10 +109,17 @@ def _manifest(source: Source, dataset: str, split: str, storage: Storage, draft:
         writer_version=WRITER_VERSION,
         blocks_crc32=block_checksums(rows_N["crc32"]),
         jpegs_kept=int(np.count_nonzero(rows_N["kept"])),
+        only_sha256=_names_sha256(only),
     )
 
 
-def is_complete(directory: Path, split: str, dataset: str, storage: Storage) -> bool:
+def _names_sha256(only: frozenset[str] | None) -> str | None:
+    return None if only is None else hashlib.sha256("\n".join(sorted(only)).encode()).hexdigest()
+
+
+def is_complete(
+    directory: Path, split: str, dataset: str, storage: Storage, only: frozenset[str] | None = None
+) -> bool:
     """Whether the split is there, whole, and stored as wanted.
 
     Raises:
@@ -124,6 +136,8 @@ def is_complete(directory: Path, split: str, dataset: str, storage: Storage) -> 
         raise ValueError(
             f"{path}: holds (data set, format, max side, quality) {there}, wanted {wanted}; --force replaces it"
         )
+    if found.only_sha256 != _names_sha256(only):
+        raise ValueError(f"{path}: holds other classes or files than --only names; --force replaces it")
     return path.stat().st_size == found.bytes
 
 
@@ -133,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("directory", metavar="DIR", type=Path, help="where the files go")
     parser.add_argument("--splits", nargs="+", help="default: all that the data set has")
     parser.add_argument("--source-dir", type=Path, help="where the original images are, or shall be downloaded to")
+    parser.add_argument("--only", type=Path, help="a file of names: take only these classes or files (folders)")
     parser.add_argument("--format", choices=("raw", "jpg"), help="default: raw for small images, jpg for photographs")
     parser.add_argument("--max-side", type=int, help="reduce longer images to this many pixels (jpg: 500)")
     parser.add_argument("--quality", type=int, default=90, help="of JPEG compression (default: 90)")
@@ -166,17 +181,17 @@ def _write(given: argparse.Namespace, info: DatasetInfo, split: str) -> None:
     stored_as: StoredAs = given.format or info.stored_as
     storage = Storage(stored_as, given.max_side or (500 if stored_as == "jpg" else None), given.quality)
     workers = given.workers or (1 if stored_as == "raw" and info.side_px else os.cpu_count() or 1)
-    path = beton_path(given.directory, split)
-    if not given.force and is_complete(given.directory, split, info.name, storage):
+    path, only = beton_path(given.directory, split), read_names(given.only) if given.only else None
+    if not given.force and is_complete(given.directory, split, info.name, storage, only):
         print(f"{path}: complete, left alone (--force writes it again)")
         return
-    source = open_source(info.name, split, given.source_dir)
+    source = open_source(info.name, split, given.source_dir, only)
     _check_room(path, len(source), estimated_bytes(source, storage))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         manifest = write_split(
             source, given.directory, dataset=info.name, split=split, storage=storage, workers=workers,
-            progress=progress,
+            progress=progress, only=only,
         )  # fmt: skip
     kept = f", {manifest.jpegs_kept} JPEG files as they were" if manifest.jpegs_kept else ""
     print(f"{path}: {manifest.images} images, {manifest.bytes} bytes{kept}")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pretrain.data import beton
 from pretrain.data.catalog import beton_path, manifest_path, read_manifest
 from pretrain.data.ffcv_loader import _uncompiled  # imports ffcv
-from pretrain.data.sources import Source, open_source, synthetic
+from pretrain.data.sources import Source, synthetic
 from pretrain.data.views import ViewMaker
 from pretrain.data.write_beton import Storage, main, write_split
 from tests.data.conftest import RAW_IMAGES, photographs
@@ -152,33 +149,6 @@ def test_threads_and_reduction_keep_order(tmp_path: Path) -> None:
         height, width = source.pixels(k).shape[:2]
         scale = min(1.0, 60 / max(height, width))
         assert (table.height_N[k], table.width_N[k]) == (round(height * scale), round(width * scale))
-
-
-def test_image_folders(tmp_path: Path) -> None:
-    """Grey and palette images too; the test split may be called val."""
-    for split in ("train", "val"):
-        for label, name in enumerate(("cat", "dog")):
-            folder = tmp_path / split / name
-            folder.mkdir(parents=True)
-            Image.new("L" if label else "P", (20, 10 + label), 7).save(folder / "a.png")
-    source = open_source("imagefolder", "test", tmp_path)
-    assert (source.class_names, source.labels.tolist()) == (("cat", "dog"), [0, 1])
-    assert source.pixels(1).shape == (11, 20, 3)
-    (tmp_path / "val" / "cat" / "a.png").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"cat/a\.png: not an image"):
-        open_source("imagefolder", "test", tmp_path).pixels(0)
-
-
-def test_fashion_mnist_from_idx_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = np.arange(3 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)
-    for name, magic, array in (("images-idx3", 3, pixels), ("labels-idx1", 1, np.array([4, 0, 9], np.uint8))):
-        header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, magic, *array.shape)
-        (tmp_path / f"t10k-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
-    monkeypatch.setenv("BIGBATCH_FASHION_MNIST", str(tmp_path))
-    source = open_source("fashion_mnist", "test", None)
-    assert source.labels.tolist() == [4, 0, 9]
-    for channel in range(3):
-        np.testing.assert_array_equal(source.pixels(2)[:, :, channel], pixels[2])
 
 
 def test_damaged_files_are_refused(raw_directory: Path, tmp_path: Path) -> None:
