@@ -12,10 +12,13 @@ from pretrain.config import FilePath, Interval, NonNegativeFloat, PositiveFloat,
 from pretrain.configio import apply_overrides, read_yaml, validate
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
-TASKS = ("linear", "knn", "finetune", "export")
+TASKS = ("linear", "knn", "finetune", "transfer", "export")
 
 # Half decades; the mean cross-entropy is penalised by l2/2 * |W|^2.
 DEFAULT_L2 = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
+
+# Forty-five values over eleven decades, as transfer evaluations choose from (Kornblith et al. 2019).
+WIDE_L2 = tuple(float(f"{10 ** (2 - quarter / 4):.1e}") for quarter in range(45))
 
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 LabelFraction = Annotated[float, Field(gt=0, le=1)]
@@ -142,6 +145,31 @@ class FinetuneConfig(FeatureConfig):
         return self.epochs or (60 if label_fraction < 0.1 else 30)
 
 
+class TransferConfig(ProbeConfig):
+    """Logistic regression on the encoder's features of other data sets, each in a directory of its own.
+
+    train_split and test_split are theirs ("train" where null). validation_split: chooses the L2 and is then fitted too;
+    null: a held-out part of the training images does. train_images: of each data set.
+    """
+
+    directories: Annotated[tuple[FilePath, ...], Several]
+    validation_split: str | None = None
+    l2: Annotated[tuple[PositiveFloat, ...], Several] = WIDE_L2
+    held_out_fraction: OpenFraction = 0.1
+    seed: Seed = 0  # of the held-out part
+    standardize: bool = True
+    max_iterations: PositiveInt = 300
+    tolerance: PositiveFloat = 1e-7
+
+    @model_validator(mode="after")
+    def _directories(self) -> TransferConfig:
+        if self.directory is not None:
+            raise ValueError("directory is of the run's own data; wanted directories, those of the other data sets")
+        if self.validation_split in (self.train_split or "train", self.test_split):
+            raise ValueError(f"validation_split is '{self.validation_split}', as another split is; wanted a third one")
+        return self
+
+
 class ExportConfig(FeatureConfig):
     """The encoder as safetensors with a model card: nothing is measured."""
 
@@ -195,6 +223,8 @@ def _schema(task: str) -> type[FeatureConfig]:
             return KnnConfig
         case "finetune":
             return FinetuneConfig
+        case "transfer":
+            return TransferConfig
         case "export":
             return ExportConfig
         case _:

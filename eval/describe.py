@@ -20,6 +20,8 @@ def _own(result: Mapping[str, Any]) -> list[Row]:
     match result.get("task"):
         case "export":
             return _export(result)
+        case "transfer":
+            return _transfer(result)
         case "finetune":
             return _finetune(result["rows"])
         case _:
@@ -100,6 +102,14 @@ def _classifier(numbers: Mapping[str, Any]) -> list[Row]:
     if numbers.get("per_class_mean") is not None:
         rows.append(("mean over classes", f"{numbers['per_class_mean']:.2f} %"))
     return rows
+
+
+def _transfer(result: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    for row in result["rows"]:
+        numbers = f"top-1 {_with_interval(row)} %, mean over classes {row['per_class_mean']:.2f} %, L2 {row['l2']:g}"
+        rows.append((row["name"], f"{numbers}, {row['train_images']:,} images"))
+    return [*rows, ("mean of top-1", f"{result['mean_top1']:.2f} %")]
 
 
 def _finetune(measured: Sequence[Mapping[str, Any]]) -> list[Row]:

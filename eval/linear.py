@@ -94,13 +94,16 @@ def choose_and_fit(
     seed: int,
     max_iterations: int,
     tolerance: float,
+    held_out_N: Tensor | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Chosen:
     """Fit every L2 on a part of the training set, keep the best on the rest (ties: the stronger), refit on all of it.
 
-    ``index_N`` says which images these are: the held-out part is a function of it and of ``seed`` alone.
+    ``index_N`` says which images these are: the held-out part is a function of it and of ``seed`` alone. Where
+    ``held_out_N`` (N,) is given, it is that part: a validation split.
     """
-    held_out_N = held_out_mask(index_N, fraction=held_out_fraction, seed=seed)
+    if held_out_N is None:
+        held_out_N = held_out_mask(index_N, fraction=held_out_fraction, seed=seed)
     if held_out_N.all() or not held_out_N.any():
         raise ValueError(f"{len(x_ND)} training images are too few to hold out a fraction of {held_out_fraction}")
     fitting, held_out = _Problem(x_ND[~held_out_N], y_N[~held_out_N], classes), (x_ND[held_out_N], y_N[held_out_N])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from eval.config import LinearConfig, NeighbourSettings
+from eval.config import LinearConfig, NeighbourSettings, TransferConfig
 from eval.errors import EvaluationError
 from eval.features import Features, progress_bar
 from eval.knn import knn_accuracy
@@ -44,8 +45,18 @@ def evaluate_probe(
     )
 
 
-def measure_linear(train: Features, test: Features, config: LinearConfig, *, classes: int) -> dict[str, Any]:
-    """Linear evaluation; ``test`` is read once, after everything has been chosen on ``train``."""
+def measure_linear(
+    train: Features,
+    test: Features,
+    config: LinearConfig | TransferConfig,
+    *,
+    classes: int,
+    held_out_N: Tensor | None = None,
+) -> dict[str, Any]:
+    """Linear evaluation; ``test`` is read once, after everything has been chosen on ``train``.
+
+    held_out_N (N,): which of ``train`` choose; None: the part that ``config`` says.
+    """
     mean_D, std_D = standardization(train.x_ND) if config.standardize else (torch.zeros(()), torch.ones(()))
     x_ND = (train.x_ND - mean_D) / std_D
     with progress_bar("L2 values", "fits") as advance:
@@ -60,6 +71,7 @@ def measure_linear(train: Features, test: Features, config: LinearConfig, *, cla
                 seed=config.seed,
                 max_iterations=config.max_iterations,
                 tolerance=config.tolerance,
+                held_out_N=held_out_N,
                 progress=lambda: advance(1),
             )
         except ValueError as error:
