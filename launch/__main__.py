@@ -95,11 +95,16 @@ def _study(path: Path, overrides: list[str], *, dry_run: bool) -> int:
 def _plan(path: Path, overrides: Sequence[str]) -> int:
     from launch.config import load_study
     from launch.graph import build_graph
+    from launch.preflight_tables import preflight_views
+    from launch.state import study_states
     from launch.tables import make_console, plan_summary, plan_table
 
     graph = build_graph(load_study(path, overrides), str(path))
+    states = study_states(graph.directory, graph.manifest)
     console = make_console()
-    console.print(plan_table(graph))
+    console.print(plan_table(graph, states))
+    for view in preflight_views(graph, states):
+        console.print(view, soft_wrap=True)
     console.print(plan_summary(graph), markup=False, soft_wrap=True)
     return 0
 

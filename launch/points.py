@@ -16,6 +16,9 @@ from pretrain.data.catalog import beton_path, existing_beton, image_count
 from pretrain.errors import ConfigError, Problem
 from pretrain.plan import TrainPlan, make_plan
 
+# What other trainers call the batch that each GPU gets.
+BATCH_OF_ONE_GPU = ("batch_size", "batch_size_per_gpu", "batch_size_per_rank", "per_gpu_batch_size", "local_batch_size")
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -90,6 +93,10 @@ def _plan_point(base: Mapping[str, Any], wish: Wish, *, target: Target, source: 
     data = deep_copy(base)
     problems = []
     for key, value in {**wish.changes, "seed": wish.seed}.items():
+        if key.rpartition(".")[2] in BATCH_OF_ONE_GPU:
+            wanted = "wanted global_batch_size: a change of GPUs must not change it, and with it the experiment"
+            problems.append(Problem(key, f"is the batch of one GPU; {wanted}"))
+            continue
         try:
             set_by_path(data, key, deep_copy(value) if isinstance(value, Mapping) else value)
         except ValueError as error:

@@ -14,7 +14,7 @@ from rich.table import Table
 from eval.manifest import StudyManifest
 from launch.graph import StudyGraph
 from launch.local import overlaps, side_by_side
-from launch.state import PointState, log_path, probe_stage, study_states
+from launch.state import PointState, log_path, probe_stage
 from launch.targets import LocalTarget, SlurmTarget, Target, TorchrunTarget
 from launch.tasks import missing_tasks
 
@@ -35,10 +35,9 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
-def plan_table(graph: StudyGraph) -> Table:
+def plan_table(graph: StudyGraph, states: Sequence[PointState]) -> Table:
     """Every derived number of every point."""
-    states = study_states(graph.directory, graph.manifest)
-    table = _table(
+    table = make_table(
         "point",
         "ranks",
         "batch/rank",
@@ -110,7 +109,7 @@ def _target_line(target: Target) -> str:
 def status_table(states: Sequence[PointState]) -> Table:
     """How far every point is."""
     columns = ("step", "images/s", "loss", "time left", "host", "restarts", "updated", "top-1 %", "kNN %")
-    table = _table("point", "state", *columns)
+    table = make_table("point", "state", *columns)
     now = time.time()
     for state in states:
         table.add_row(
@@ -131,7 +130,7 @@ def status_table(states: Sequence[PointState]) -> Table:
 
 def result_table(states: Sequence[PointState]) -> Table:
     """What came out of every point."""
-    table = _table("point", "seed", "top-1 %", "kNN %", "time", "images/s", "state")
+    table = make_table("point", "seed", "top-1 %", "kNN %", "time", "images/s", "state")
     for state in states:
         table.add_row(
             state.point.name.replace(f",seed={state.point.seed}", ""),
@@ -180,7 +179,8 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _table(first: str, *columns: str) -> Table:
+def make_table(first: str, *columns: str) -> Table:
+    """An empty table; numbers to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(first, overflow="fold")
     for column in columns:

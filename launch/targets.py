@@ -13,6 +13,22 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 SIGNAL_EARLY_S = 30
 
 
+class Hardware(Section):
+    """What plans assume of one GPU and its links; an H100 with NVLink and 400 Gb/s InfiniBand by default.
+
+    images_per_second: of one GPU in training, both views counted as one image; null: measured on the study's own
+    finished runs. Bandwidths are those of one GPU, in one direction.
+    """
+
+    gpu_memory_gb: PositiveFloat = 80.0
+    images_per_second: PositiveFloat | None = None
+    nvlink_gb_per_s: PositiveFloat = 350.0
+    nvlink_latency_us: PositiveFloat = 4.0
+    network_gb_per_s: PositiveFloat = 45.0
+    network_latency_us: PositiveFloat = 10.0
+    loss_tflops: PositiveFloat = 60.0
+
+
 class LocalTarget(Section):
     """This machine: ``ranks`` processes for each run, ``concurrent_runs`` runs side by side.
 
@@ -26,6 +42,7 @@ class LocalTarget(Section):
     restarts: NonNegativeInt = 2
     # Evaluate a point while the next one trains; null: unless they would share a GPU.
     overlap_probes: bool | None = None
+    hardware: Hardware = Hardware()
 
     @property
     def ranks_per_node(self) -> int:
@@ -50,6 +67,7 @@ class TorchrunTarget(Section):
     node_rank: NonNegativeInt | None = None
     restarts: NonNegativeInt = 2
     join_timeout_s: PositiveInt = 86_400  # nodes wait for one another while another one evaluates
+    hardware: Hardware = Hardware()
 
     @property
     def ranks(self) -> int:
@@ -105,6 +123,7 @@ class SlurmTarget(Section):
     python: str | None = None  # null: the one that runs the launcher
     evaluation: EvaluationResources = EvaluationResources()
     max_attempts: PositiveInt = 3
+    hardware: Hardware = Hardware()
 
     @property
     def ranks(self) -> int:

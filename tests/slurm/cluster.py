@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo", "/usr/sbin/slurmctld", "/usr/sbin/slurmd")
-PROGRAMS += ("/usr/sbin/munged", "unshare")
+PROGRAMS += ("/usr/sbin/munged", "unshare", "setpriv")
 
 # cred_expire is how long a requeued job waits before it may start again; at least 5.
 CONFIGURATION = """\
@@ -161,8 +161,9 @@ class Cluster:
 
     def _spawn(self, name: str, command: list[str]) -> None:
         with (self.home / f"log/{name}.out").open("ab") as out:
+            # Nothing outlives the tests, however they end.
             self._processes[name] = subprocess.Popen(
-                command,
+                ["setpriv", "--pdeathsig", "KILL", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
