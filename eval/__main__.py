@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         ("linear", "logistic regression on frozen features, its L2 chosen without the test set"),
         ("knn", "k-nearest-neighbours on frozen features"),
         ("transfer", "logistic regression on features of other data sets"),
+        ("tsne", "a picture of the features, alignment, uniformity, RankMe and effective rank"),
         ("export", "the encoder as safetensors, with a model card"),
         ("finetune", "random, supervised, linear, fine-tuned with few and all labels: one table"),
     ):

@@ -12,7 +12,7 @@ from pretrain.config import FilePath, Interval, NonNegativeFloat, PositiveFloat,
 from pretrain.configio import apply_overrides, read_yaml, validate
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
-TASKS = ("linear", "knn", "finetune", "transfer", "export")
+TASKS = ("linear", "knn", "finetune", "transfer", "tsne", "export")
 
 # Half decades; the mean cross-entropy is penalised by l2/2 * |W|^2.
 DEFAULT_L2 = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
@@ -170,6 +170,15 @@ class TransferConfig(ProbeConfig):
         return self
 
 
+class TsneConfig(ProbeConfig):
+    """A picture of the features of test images, and how they lie on the sphere; no classifier is trained."""
+
+    checkpoints: Literal["newest", "all"] = "newest"  # that the run kept
+    images: Annotated[int, Field(ge=2)] = 2000  # of the test split, a fixed subset
+    perplexity: Annotated[float, Field(gt=1)] = 30.0
+    seed: Seed = 0  # of the picture, and of the views that alignment compares
+
+
 class ExportConfig(FeatureConfig):
     """The encoder as safetensors with a model card: nothing is measured."""
 
@@ -225,6 +234,8 @@ def _schema(task: str) -> type[FeatureConfig]:
             return FinetuneConfig
         case "transfer":
             return TransferConfig
+        case "tsne":
+            return TsneConfig
         case "export":
             return ExportConfig
         case _:

@@ -22,6 +22,8 @@ def _own(result: Mapping[str, Any]) -> list[Row]:
             return _export(result)
         case "transfer":
             return _transfer(result)
+        case "tsne":
+            return _tsne(result["rows"])
         case "finetune":
             return _finetune(result["rows"])
         case _:
@@ -62,6 +64,8 @@ def _common(result: Mapping[str, Any]) -> list[Row]:
     if data.get("train_images") is not None:
         images = f"{data['train_images']:,} to fit, {data['test_images']:,} to test, {data['size_px']} px"
         rows.append(("images", images))
+    elif data.get("test_images") is not None:
+        rows.append(("images", f"{data['test_images']:,} of {data['test_split']}, {data['size_px']} px"))
     step = f"step {run['step']:,}" + ("" if run["finished"] else " of a run that has not finished")
     rows.append(("checkpoint", step))
     rows.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())))
@@ -110,6 +114,15 @@ def _transfer(result: Mapping[str, Any]) -> list[Row]:
         numbers = f"top-1 {_with_interval(row)} %, mean over classes {row['per_class_mean']:.2f} %, L2 {row['l2']:g}"
         rows.append((row["name"], f"{numbers}, {row['train_images']:,} images"))
     return [*rows, ("mean of top-1", f"{result['mean_top1']:.2f} %")]
+
+
+def _tsne(measured: Sequence[Mapping[str, Any]]) -> list[Row]:
+    rows = []
+    for row in measured:
+        sphere = f"alignment {row['alignment']:.3f}, uniformity {row['uniformity']:.3f}"
+        ranks = f"RankMe {row['rankme']:.1f} and effective rank {row['effective_rank']:.1f} of {row['features']}"
+        rows.append((f"step {row['step']:,}", f"{sphere}, {ranks}, {row['picture']}"))
+    return rows
 
 
 def _finetune(measured: Sequence[Mapping[str, Any]]) -> list[Row]:

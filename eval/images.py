@@ -42,6 +42,15 @@ class ImageSet:
         whole = order.RankOrder(np.ascontiguousarray(index_n.numpy()), seed, min(batch_size, len(index_n)))
         return Epochs(self._maker, whole, Rendering.of(augmentation, seed))
 
+    def views(
+        self, index_n: Tensor, augmentation: AugmentationConfig, *, batch_size: int, seed: int
+    ) -> Iterator[Batch]:
+        """All views (B, V, 3, S, S) of the images with these numbers, in this order, none left out."""
+        rendering = Rendering.of(augmentation, seed)
+        parts = (part.numpy() for part in torch.split(index_n, batch_size))
+        views = (self._maker.augmented(part, rendering, 0) for part in parts)
+        return in_background(views, ahead=AHEAD, name="views-of-images")
+
     def close(self) -> None:
         """End the threads."""
         self._maker.close()

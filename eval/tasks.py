@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.config import ExportConfig, FinetuneConfig, KnnConfig, LinearConfig, TransferConfig
+from eval.config import ExportConfig, FinetuneConfig, KnnConfig, LinearConfig, TransferConfig, TsneConfig
 from eval.export import evaluate_export
 from eval.finetune import evaluate_finetune
 from eval.probe import evaluate_probe
 from eval.result import Evaluation, Stopwatch
 from eval.subject import open_subject
 from eval.transfer import evaluate_transfer
+from eval.tsne import evaluate_tsne
 
 
 def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any]:
@@ -25,6 +26,8 @@ def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any]:
             return evaluate_finetune(subject, config)
         case TransferConfig() as config:
             return evaluate_transfer(subject, config)
+        case TsneConfig() as config:
+            return evaluate_tsne(subject, config)
         case ExportConfig():
             return evaluate_export(subject)
         case _:
