@@ -20,7 +20,7 @@ from pretrain.config import AugmentationConfig
 from pretrain.data import kernels_jpeg, kernels_view, turbojpeg
 from pretrain.data.batch import Batch
 from pretrain.data.beton import JPEG, RAW, ImageTable
-from pretrain.data.kernels_draw import SETTINGS, settings_record
+from pretrain.data.kernels_draw import DRAWN, SETTINGS, settings_record
 from pretrain.data.memory import BatchMemory
 from pretrain.data.order import Indices
 
@@ -83,6 +83,14 @@ class ViewMaker:
 
         return self._batch(index_B, 1, side, render)
 
+    def drawn(self, index: int, rendering: Rendering, epoch: int) -> npt.NDArray[np.void]:
+        """What `augmented` draws for the views of one sample, shape (V,): rows of kernels_draw.DRAWN."""
+        drawn_1V: npt.NDArray[np.void] = np.zeros((1, len(rendering.settings_V)), DRAWN)
+        counters = (np.uint64(rendering.seed), np.uint64(epoch), np.array([index], np.int64))
+        size = (int(self.table.height_N[index]), int(self.table.width_N[index]))
+        kernels_view.draw(*counters, *size, rendering.settings_V, drawn_1V)
+        return drawn_1V.reshape(-1)
+
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
@@ -127,7 +135,7 @@ class ViewMaker:
                 raise self._undecodable(int(index_b[bad]))
         else:
             for index, start, end in zip(index_b, start_b, end_b, strict=True):
-                pixels[start:end] = self._pixels(int(index)).reshape(-1)
+                pixels[start:end] = self.original(int(index)).reshape(-1)
         pixels.setflags(write=False)  # the type of the mapped file: one compilation serves both
         return pixels, start_b
 
@@ -138,8 +146,12 @@ class ViewMaker:
             buffer = self._thread.buffer = np.empty(size, np.uint8)
         return buffer[:size]
 
-    def _pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        """(height, width, 3) pixels of one sample, decoded by Pillow."""
+    def original(self, index: int) -> npt.NDArray[np.uint8]:
+        """(height, width, 3) pixels of one sample, decoded by Pillow.
+
+        Raises:
+            ValueError: it cannot be decoded; names the sample and the file.
+        """
         table = self.table
         stored = table.data[table.offset_N[index] : table.offset_N[index] + table.size_N[index]]
         shape = (int(table.height_N[index]), int(table.width_N[index]), 3)

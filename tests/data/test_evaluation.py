@@ -47,7 +47,7 @@ def test_large_images_are_cropped_as_in_simclr(jpeg_directory: Path) -> None:
     maker = ViewMaker(read_table(beton_path(jpeg_directory, "train")), 1)
     (batch,) = evaluation_batches(jpeg_directory, "train", size_px=24, batch_size=JPEG_IMAGES, workers=2)
     for index in range(JPEG_IMAGES):
-        pixels = maker._pixels(index)
+        pixels = maker.original(index)
         height, width = pixels.shape[:2]
         square = round(0.875 * min(height, width))
         window = [(height - square) // 2, (width - square) // 2, square, square]
