@@ -139,7 +139,8 @@ def _figure(figure: Figure, *, basis: str = "") -> str:
         drawn = "".join(draw(p, WIDE, css_class="wide") + draw(p, NARROW, css_class="narrow") for p in figure.panels)
         return f'<figure aria-label="{label}">{keys}{drawn}{caption}</figure>'
     drawn = "".join(
-        f"<div>{draw(p, SMALL, titled=True)}{_panel_note(p, legend=figure.per_panel_legend)}</div>"
+        f'<div><p class="title">{escape(p.title)}</p>{draw(p, SMALL)}'
+        f"<div>{_panel_note(p, legend=figure.per_panel_legend)}</div></div>"
         for p in figure.panels
     )
     return f'<figure class="multiples" aria-label="{label}">{keys}<div class="grid">{drawn}</div>{caption}</figure>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def write_figure(figure: Figure, folder: Path) -> None:
     axes = canvas.subplots(rows, columns, squeeze=False)
     for index, axis in enumerate(axes.flat):
         if index < len(panels):
-            _panel(axis, panels[index])
+            _panel(axis, panels[index], narrow=columns > 1)
         else:
             axis.set_axis_off()
     with whole_file(folder / f"{figure.name}.png") as file:
@@ -51,8 +52,9 @@ def write_figure(figure: Figure, folder: Path) -> None:
         canvas.savefig(file, format="svg", metadata={"Date": None})
 
 
-def _panel(axis: Any, panel: Panel) -> None:
-    axis.set_title(panel.title, loc="left", fontsize=10, fontweight="bold")
+def _panel(axis: Any, panel: Panel, *, narrow: bool) -> None:
+    title = "\n".join(textwrap.wrap(panel.title, 46 if narrow else 90)[:2])
+    axis.set_title(title, loc="left", fontsize=8 if "\n" in title else 10, fontweight="bold")
     axis.set_xlim(0, 1)
     axis.set_ylim(panel.y.low, panel.y.high)
     axis.set_xticks([panel.x.position(value) for value in panel.x.ticks], [panel.x.label(v) for v in panel.x.ticks])

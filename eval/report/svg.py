@@ -45,12 +45,12 @@ class Frame:
 
 WIDE = Frame(760, 400, top=36)
 NARROW = Frame(360, 330, left=44, right=10, top=36)
-SMALL = Frame(340, 250, left=44, right=10, top=46, bottom=42, mark=3.6)
+SMALL = Frame(340, 234, left=44, right=10, top=30, bottom=42, mark=3.6)
 
 
-def draw(panel: Panel, frame: Frame, *, css_class: str = "", titled: bool = False) -> str:
-    """``<svg>`` of ``panel``; ``titled`` writes its title above the axes."""
-    parts = [*_axes(panel, frame, titled)]
+def draw(panel: Panel, frame: Frame, *, css_class: str = "") -> str:
+    """``<svg>`` of ``panel``, without its title."""
+    parts = [*_axes(panel, frame)]
     parts += _references(panel, frame)
     for number, series in enumerate(panel.series):
         offset = (number - (len(panel.series) - 1) / 2) * DODGE_PX if panel.dodge else 0.0
@@ -72,7 +72,7 @@ def swatch(colour: int, palette: str) -> str:
     )
 
 
-def _axes(panel: Panel, frame: Frame, titled: bool) -> list[str]:
+def _axes(panel: Panel, frame: Frame) -> list[str]:
     parts = []
     for value in panel.y.ticks:
         y = frame.y(panel.y.position(value))
@@ -97,8 +97,6 @@ def _axes(panel: Panel, frame: Frame, titled: bool) -> list[str]:
     middle = (frame.left + frame.right_x) / 2
     parts.append(_text(middle, frame.height - 8, panel.x_label, "label", "middle"))
     parts.append(_text(2, frame.top - 14, panel.y_label, "label", "start"))
-    if titled:
-        parts.append(_text(2, 13, panel.title, "title", "start"))
     return parts
 
 

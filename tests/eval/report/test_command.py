@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -13,6 +14,7 @@ from eval.__main__ import main
 from eval.report.collect import collect
 from eval.report.command import finish, watch
 from eval.report.content import make_report
+from eval.report.panels import Figure
 from eval.report.push import wandb_mode
 from tests.eval.studies import Place, SyntheticStudy, evaluation_result
 
@@ -44,7 +46,14 @@ class FakeWandb(types.ModuleType):
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     module = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setattr("eval.report.build.write_figure", no_drawing)
     return module
+
+
+def no_drawing(figure: Figure, folder: Path) -> None:
+    """What is drawn is not the question here, and drawing takes seconds."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{figure.name}.png").write_bytes(b"\x89PNG")
 
 
 def study_of(directory: Path, **config: Any) -> SyntheticStudy:
@@ -149,8 +158,6 @@ def test_wrong_arguments_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_report_of_a_study_is_torch_free(tmp_path: Path) -> None:
-    import subprocess
-
     study = study_of(tmp_path)
     run = f"m.main(['report', {str(study.directory)!r}])"
     code = f"import sys, eval.__main__ as m; {run}; sys.exit('torch' in sys.modules)"
