@@ -102,7 +102,7 @@ def _plan(path: Path, overrides: Sequence[str]) -> int:
     graph = build_graph(load_study(path, overrides), str(path))
     states = study_states(graph.directory, graph.manifest)
     console = make_console()
-    console.print(plan_table(graph, states))
+    console.print(plan_table(graph, states), soft_wrap=True)
     for view in preflight_views(graph, states):
         console.print(view, soft_wrap=True)
     console.print(plan_summary(graph), markup=False, soft_wrap=True)

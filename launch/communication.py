@@ -50,9 +50,9 @@ class Links:
     ranks: int
     ranks_per_node: int
 
-    def all_gather(self, bytes_of_all: float) -> float:
-        """Seconds until every rank has the ``bytes_of_all`` ranks together."""
-        return self._hops() + self._share() * bytes_of_all / self._bandwidth()
+    def all_gather(self, bytes_of_all: float, times: int = 1) -> float:
+        """Seconds until every rank has the ``bytes_of_all`` ranks together, sent in so many gathers."""
+        return times * self._hops() + self._share() * bytes_of_all / self._bandwidth()
 
     def all_reduce(self, size: float) -> float:
         """Seconds for a sum of ``size`` bytes that every rank gets: twice a gather's way."""
@@ -115,8 +115,9 @@ def _norm_time(config: PretrainConfig, size: NetworkSize, links: Links) -> float
         return 0.0
     among = Links(links.hardware, sharing, links.ranks_per_node)
     forwards = 2 if config.batch.micro_batch_size else 1
-    forward = sum(among.all_gather(FLOAT_BYTES * (2 * c + 1) * sharing) for c in size.norm_channels)
-    backward = sum(among.all_gather(FLOAT_BYTES * 2 * c * sharing) for c in size.norm_channels[: size.trained_norms])
+    norms, trained = size.norm_channels, size.norm_channels[: size.trained_norms]
+    forward = among.all_gather(FLOAT_BYTES * (2 * sum(norms) + len(norms)) * sharing, len(norms))
+    backward = among.all_gather(FLOAT_BYTES * 2 * sum(trained) * sharing, len(trained))
     return forwards * forward + backward
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,19 +68,23 @@ class NetworkSize:
 
 def network_size(config: PretrainConfig) -> NetworkSize:
     """Size of the encoder and the heads of ``config``; a classifier on labels counts as nothing."""
-    size = config.augmentation.crop_size_px
-    trunk = list(encoder_layers(config.encoder, size))
-    heads = _heads(config.objective, config.encoder.feature_width)
+    return _network_size(config.encoder, config.objective, config.augmentation.crop_size_px)
+
+
+@functools.lru_cache(maxsize=64)
+def _network_size(encoder: EncoderConfig, objective: ObjectiveConfig, size: int) -> NetworkSize:
+    trunk = list(encoder_layers(encoder, size))
+    heads = _heads(objective, encoder.feature_width)
     trained = [*trunk, *(layer for head in heads for layer in head)]
     # BYOL's target network: encoder and projector once more, without a backward.
-    target = [*trunk, *heads[0]] if isinstance(config.objective, BYOLConfig) else []
+    target = [*trunk, *heads[0]] if isinstance(objective, BYOLConfig) else []
     norms = [layer.width_out for layer in trained if layer.norm]
-    pooled = config.encoder.feature_width
+    pooled = encoder.feature_width
     return NetworkSize(
         parameters=sum(layer.parameters for layer in trained),
         target_parameters=sum(layer.parameters for layer in target),
         kept_elements=3 * size * size
-        + _pooling_elements(config.encoder, size)
+        + _pooling_elements(encoder, size)
         + pooled
         + sum(layer.kept_elements for layer in trained),
         norm_channels=(*norms, *(layer.width_out for layer in target if layer.norm)),

@@ -78,10 +78,11 @@ def plan_points(
 ) -> tuple[list[PlannedPoint | None], list[Problem]]:
     """(the planned point of every wish, None where it cannot be; every problem once, with who has it)."""
     planned: list[PlannedPoint | None] = []
+    before = _base_settings(base)
     found: dict[tuple[str, str], list[Wish]] = {}
     for wish in asked:
         try:
-            planned.append(_plan_point(base, wish, target=target, source=source))
+            planned.append(_plan_point(base, before, wish, target=target, source=source))
         except ConfigError as error:
             planned.append(None)
             for problem in error.problems:
@@ -89,7 +90,7 @@ def plan_points(
     return planned, [_shared_problem(*key, having, asked) for key, having in found.items()]
 
 
-def _plan_point(base: Mapping[str, Any], wish: Wish, *, target: Target, source: str) -> PlannedPoint:
+def _plan_point(base: Mapping[str, Any], before: Changes, wish: Wish, *, target: Target, source: str) -> PlannedPoint:
     data = deep_copy(base)
     problems = []
     for key, value in {**wish.changes, "seed": wish.seed}.items():
@@ -108,7 +109,7 @@ def _plan_point(base: Mapping[str, Any], wish: Wish, *, target: Target, source: 
     plan = make_plan(
         config, images=images, world_size=target.ranks, ranks_per_node=target.ranks_per_node, source=source
     )
-    return PlannedPoint(wish.label, config, plan, _differences(base, config))
+    return PlannedPoint(wish.label, config, plan, _differences(before, config))
 
 
 def _images(data: DataConfig, source: str) -> int:
@@ -126,12 +127,16 @@ def _images(data: DataConfig, source: str) -> int:
     return images
 
 
-def _differences(base: Mapping[str, Any], config: PretrainConfig) -> Changes:
-    """Dotted keys whose value is not the base's, without the seed."""
+def _base_settings(base: Mapping[str, Any]) -> Changes:
+    """The base's settings by dotted key, defaults included where it is complete without the study's own."""
     try:
-        before = flatten(validate(PretrainConfig, base, "base").model_dump(mode="json"))
-    except ConfigError:  # a base that is complete only with the study's own settings
-        before = flatten(base)
+        return flatten(validate(PretrainConfig, base, "base").model_dump(mode="json"))
+    except ConfigError:
+        return flatten(base)
+
+
+def _differences(before: Changes, config: PretrainConfig) -> Changes:
+    """Dotted keys whose value is not the base's, without the seed."""
     after = flatten(config.model_dump(mode="json"))
     return {key: value for key, value in after.items() if key != "seed" and before.get(key, ...) != value}
 

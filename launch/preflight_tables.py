@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import RenderableType
-from rich.table import Table
 
 from launch.command import visible_gpus
 from launch.graph import StudyGraph
+from launch.grid import Grid
 from launch.preflight import Preflight, measured_rate, preflight, usable_bytes, weak_scaling
 from launch.state import PointState
 from launch.tables import make_table
@@ -43,7 +43,7 @@ def _has_gpus(target: Target) -> bool:
     return getattr(target, "gpus", 1) > 0 or "hardware" in target.model_fields_set
 
 
-def _table(found: dict[str, Preflight], hardware: Hardware) -> Table:
+def _table(found: dict[str, Preflight], hardware: Hardware) -> Grid:
     table = make_table(
         "memory and time on one GPU",
         "activations",
@@ -65,7 +65,7 @@ def _table(found: dict[str, Preflight], hardware: Hardware) -> Table:
             _gigabytes(memory.activations),
             _gigabytes(memory.loss),
             _gigabytes(memory.states),
-            used if one.fits else f"[red]{used}[/]",
+            used if one.fits else (used, "red"),
             str(one.micro_batches),
             _milliseconds(times.embeddings + times.row_sums),
             _milliseconds(times.batch_norm),

@@ -75,7 +75,7 @@ def _run_locked(graph: StudyGraph, console: Console) -> int:
 def _show(graph: StudyGraph, console: Console, status: int) -> int:
     states = study_states(graph.directory, graph.manifest, study_records(graph.directory))
     on_its_way = isinstance(graph.config.target, SlurmTarget) and any(state.stage != "finished" for state in states)
-    console.print(status_table(states) if on_its_way else result_table(states))
+    console.print(status_table(states) if on_its_way else result_table(states), soft_wrap=True)
     for line in failures(graph.directory, states):
         console.print(line, markup=False, soft_wrap=True)
     report = graph.directory / REPORT_FILE

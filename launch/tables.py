@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import assert_never
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from eval.manifest import StudyManifest
 from launch.graph import StudyGraph
+from launch.grid import Cell, Grid
 from launch.local import overlaps, side_by_side
 from launch.state import PointState, log_path, probe_stage
 from launch.targets import LocalTarget, SlurmTarget, Target, TorchrunTarget
@@ -35,7 +34,7 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
-def plan_table(graph: StudyGraph, states: Sequence[PointState]) -> Table:
+def plan_table(graph: StudyGraph, states: Sequence[PointState]) -> Grid:
     """Every derived number of every point."""
     table = make_table(
         "point",
@@ -106,7 +105,7 @@ def _target_line(target: Target) -> str:
             assert_never(target)
 
 
-def status_table(states: Sequence[PointState]) -> Table:
+def status_table(states: Sequence[PointState]) -> Grid:
     """How far every point is."""
     columns = ("step", "images/s", "loss", "time left", "host", "restarts", "updated", "top-1 %", "kNN %")
     table = make_table("point", "state", *columns)
@@ -128,7 +127,7 @@ def status_table(states: Sequence[PointState]) -> Table:
     return table
 
 
-def result_table(states: Sequence[PointState]) -> Table:
+def result_table(states: Sequence[PointState]) -> Grid:
     """What came out of every point."""
     table = make_table("point", "seed", "top-1 %", "kNN %", "time", "images/s", "state")
     for state in states:
@@ -179,18 +178,14 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def make_table(first: str, *columns: str) -> Table:
-    """An empty table; numbers to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("state", "fingerprint") else "right")
-    return table
+def make_table(first: str, *columns: str) -> Grid:
+    """An empty table of numbers, states and fingerprints."""
+    return Grid(first, *columns, left=("state", "fingerprint", "host"))
 
 
-def _stage(state: PointState) -> str:
+def _stage(state: PointState) -> Cell:
     style = STYLES.get(state.stage)
-    return f"[{style}]{state.stage}[/]" if style else state.stage
+    return (state.stage, style) if style else state.stage
 
 
 def _number(value: float | None, form: str) -> str:
