@@ -54,10 +54,11 @@ def block_of_ranks(world: World, size: int) -> dist.ProcessGroup | None:
         return None
     if size < 1 or world.size % size:
         raise ValueError(f"blocks of {size} ranks do not divide {world.size} ranks")
-    first = world.rank // size * size
-    group = dist.new_group(list(range(first, first + size)), use_local_synchronization=True)
-    assert isinstance(group, dist.ProcessGroup), "this rank is in its own block"
-    return group
+    # Every rank takes part in making every block: torch 2.11 hangs where a group is made by its own members alone.
+    blocks = [dist.new_group(list(range(first, first + size))) for first in range(0, world.size, size)]
+    own = blocks[world.rank // size]
+    assert isinstance(own, dist.ProcessGroup), "this rank is in its own block"
+    return own
 
 
 @contextmanager
