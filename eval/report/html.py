@@ -16,8 +16,7 @@ from eval.report.svg import NARROW, SMALL, WIDE, draw, swatch
 from eval.report.text import DASH, many
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
-MOST_OPEN_PANELS = 12  # figures of more panels wait for a click
-OPEN_FOLDED = 2  # of a section's folded figures, so many are open from the start
+MOST_OPEN_PANELS = (60, 12)  # of a section's first and second folded figure; with more they wait for a click
 
 
 def render_html(report: Report, *, refresh_s: float | None = None) -> str:
@@ -116,7 +115,7 @@ def _figures(section: Section) -> str:
             for figure in section.figures
         )
     return "".join(
-        f"<details{' open' if i < OPEN_FOLDED and len(figure.panels) <= MOST_OPEN_PANELS else ''}>"
+        f"<details{' open' if i < 2 and len(figure.panels) <= MOST_OPEN_PANELS[i] else ''}>"
         f"<summary><h3>{escape(figure.panels[0].y_label)}</h3></summary>{_figure(figure)}</details>"
         for i, figure in enumerate(section.figures)
     )
