@@ -20,10 +20,13 @@ EXAMPLES = """examples:
   python -m eval linear RUN_DIR config=configs/eval/linear_wide.yaml
   python -m eval knn RUN_DIR neighbours.neighbours=20
   python -m eval finetune RUN_DIR 'label_fractions=[0.01, 0.1]' epochs=20
+  python -m eval distill RUN_DIR label_fraction=0.1 'student={architecture: resnet18}'
   python -m eval transfer RUN_DIR 'directories=[data/cifar10, data/stl10]'
   python -m eval report runs/quick
+  python -m eval distill RUN_DIR label_fraction=0.1 'student={architecture: resnet18}'
   python -m eval transfer RUN_DIR 'directories=[data/cifar10, data/stl10]'
   python -m eval report runs/quick runs/longer          (side by side)
+  python -m eval distill RUN_DIR label_fraction=0.1 'student={architecture: resnet18}'
   python -m eval transfer RUN_DIR 'directories=[data/cifar10, data/stl10]'
   python -m eval report runs/quick --watch 30           (while it runs)"""
 
@@ -58,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         ("knn", "k-nearest-neighbours on frozen features"),
         ("transfer", "logistic regression on features of other data sets"),
         ("tsne", "a picture of the features, alignment, uniformity, RankMe and effective rank"),
+        ("distill", "a fine-tuned teacher into a smaller student, without labels"),
         ("export", "the encoder as safetensors, with a model card"),
         ("finetune", "random, supervised, linear, fine-tuned with few and all labels: one table"),
     ):

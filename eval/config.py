@@ -8,11 +8,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from pretrain.config import FilePath, Interval, NonNegativeFloat, PositiveFloat, PositiveInt, Section, fingerprint
+from pretrain.config import (
+    EncoderConfig,
+    FilePath,
+    Interval,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    fingerprint,
+)
 from pretrain.configio import apply_overrides, read_yaml, validate
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
-TASKS = ("linear", "knn", "finetune", "transfer", "tsne", "export")
+TASKS = ("linear", "knn", "finetune", "transfer", "tsne", "distill", "export")
 
 # Half decades; the mean cross-entropy is penalised by l2/2 * |W|^2.
 DEFAULT_L2 = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
@@ -179,6 +188,25 @@ class TsneConfig(ProbeConfig):
     seed: Seed = 0  # of the picture, and of the views that alignment compares
 
 
+class DistillConfig(FeatureConfig):
+    """A fine-tuned teacher into a student, on images without their labels (SimCLRv2).
+
+    teacher: a file that `eval finetune` kept; null: the one that this run's encoder became with ``label_fraction``.
+    student: its encoder; null: the teacher's at half the width. train_images: how many images it learns from.
+    """
+
+    teacher: FilePath | None = None
+    label_fraction: LabelFraction = 0.1
+    student: EncoderConfig | None = None
+    temperature: PositiveFloat = 1.0
+    epochs: PositiveInt = 100
+    learning_rate: PositiveFloat = 0.1  # base rate, times training.batch_size / 256
+    weight_decay: NonNegativeFloat = 0.0
+    training: TrainingSettings = TrainingSettings()
+    labels_only: bool = True  # the same student from the teacher's labels alone, for comparison
+    seed: Seed = 0  # of the order, the augmentation and the student's first weights
+
+
 class ExportConfig(FeatureConfig):
     """The encoder as safetensors with a model card: nothing is measured."""
 
@@ -236,6 +264,8 @@ def _schema(task: str) -> type[FeatureConfig]:
             return TransferConfig
         case "tsne":
             return TsneConfig
+        case "distill":
+            return DistillConfig
         case "export":
             return ExportConfig
         case _:

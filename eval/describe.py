@@ -24,6 +24,8 @@ def _own(result: Mapping[str, Any]) -> list[Row]:
             return _transfer(result)
         case "tsne":
             return _tsne(result["rows"])
+        case "distill":
+            return _distill(result)
         case "finetune":
             return _finetune(result["rows"])
         case _:
@@ -122,6 +124,20 @@ def _tsne(measured: Sequence[Mapping[str, Any]]) -> list[Row]:
         sphere = f"alignment {row['alignment']:.3f}, uniformity {row['uniformity']:.3f}"
         ranks = f"RankMe {row['rankme']:.1f} and effective rank {row['effective_rank']:.1f} of {row['features']}"
         rows.append((f"step {row['step']:,}", f"{sphere}, {ranks}, {row['picture']}"))
+    return rows
+
+
+def _distill(result: Mapping[str, Any]) -> list[Row]:
+    student, teacher, alone = result["student"], result["teacher"], result["labels_only"]
+    shape = f"{student['architecture']} of width {student['width']:g}"
+    labels = f", {100 * teacher['label_fraction']:g} % of the labels" if "label_fraction" in teacher else ""
+    rows = [
+        ("teacher", f"top-1 {teacher['top1']:.2f} %, {teacher['parameters']:,} parameters{labels}"),
+        ("student", f"top-1 {_with_interval(student)} %, {student['parameters']:,} parameters, {shape}"),
+        ("agreement", f"{result['agreement']:.2f} % of the test images"),
+    ]
+    if alone is not None:
+        rows.append(("student, labels only", f"top-1 {_with_interval(alone)} %, {alone['images']:,} labelled images"))
     return rows
 
 

@@ -23,7 +23,7 @@ def alignment(x_ND: Tensor, other_ND: Tensor) -> float:
 def uniformity(x_ND: Tensor) -> float:
     """log mean exp(-2 |f(x) - f(y)|^2) over pairs of different images, f on the unit sphere (Wang & Isola 2020).
 
-    0 where all features are one point, down to nearly -4 where they are spread evenly. Raises ValueError below 2 images.
+    0 where all features are one point, down to nearly -4 where they are spread evenly. ValueError below 2 images.
     """
     images = len(x_ND)
     if images < 2:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 TILE_ELEMENTS = 2**26  # similarities held at a time: 256 MiB
 
@@ -69,11 +69,12 @@ def knn_predictions(
     for start in range(0, len(test_MD), rows):
         test_TD = test_MD[start : start + rows]
         similarity_Tk, nearest_Tk = (normalize(test_TD, dim=1) @ train_DN).topk(many, dim=1)
-        votes_TkK = one_hot(train_y_N[nearest_Tk], classes).to(similarity_Tk.dtype)
+        labels_Tk = train_y_N[nearest_Tk]
+        votes_TK = similarity_Tk.new_zeros(len(test_TD), classes)
         used = min(neighbours, many)
         weight_Tk = ((similarity_Tk[:, :used] - similarity_Tk[:, :1]) / temperature).exp()
-        weighted.append(torch.einsum("tk,tkc->tc", weight_Tk, votes_TkK[:, :used]).argmax(1))
+        weighted.append(votes_TK.scatter_add(1, labels_Tk[:, :used], weight_Tk).argmax(1))
         # A sum of `few` similarities is below `few`, so that it decides between equal votes only.
         decided_Tk = 1 + similarity_Tk[:, :few] / (4 * few)
-        plain.append(torch.einsum("tk,tkc->tc", decided_Tk, votes_TkK[:, :few]).argmax(1))
+        plain.append(votes_TK.scatter_add(1, labels_Tk[:, :few], decided_Tk).argmax(1))
     return torch.cat(weighted), torch.cat(plain)

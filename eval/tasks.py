@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.config import ExportConfig, FinetuneConfig, KnnConfig, LinearConfig, TransferConfig, TsneConfig
+from eval.config import DistillConfig, ExportConfig, FinetuneConfig, KnnConfig, LinearConfig, TransferConfig, TsneConfig
+from eval.distill import evaluate_distill
 from eval.export import evaluate_export
 from eval.finetune import evaluate_finetune
 from eval.probe import evaluate_probe
@@ -28,6 +29,8 @@ def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any]:
             return evaluate_transfer(subject, config)
         case TsneConfig() as config:
             return evaluate_tsne(subject, config)
+        case DistillConfig() as config:
+            return evaluate_distill(subject, config)
         case ExportConfig():
             return evaluate_export(subject)
         case _:

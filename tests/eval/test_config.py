@@ -21,13 +21,17 @@ def test_every_file_loads_and_there_are_some() -> None:
         evaluation_config(path.stem.partition("_")[0], [f"config={path}"])
 
 
-@pytest.mark.parametrize("task", ["linear", "finetune"])
+@pytest.mark.parametrize("task", ["linear", "finetune", "distill", "tsne"])
 def test_yaml_called_like_its_task_writes_out_the_defaults(task: str) -> None:
     path = Path(f"configs/eval/{task}.yaml")
     defaults = evaluation_config(task, [])
     assert evaluation_config(task, [f"config={path}"]) == defaults
     common = {"directory", "train_split", "test_split", "train_images", "size_px", "batch_size", "workers", "device"}
-    assert set(read_yaml(path)) >= set(type(defaults).model_fields) - common - {"cache", "allow_unfinished"}
+    assert set(read_yaml(path)) >= set(type(defaults).model_fields) - common - {
+        "cache",
+        "allow_unfinished",
+        "initialisation",
+    }
 
 
 def test_overrides_replace_the_file() -> None:
