@@ -76,6 +76,24 @@ def test_names_are_used_once(workplace: Workplace) -> None:
     assert "negatives is used twice" in refusal(workplace.write(baselines=[baseline]))
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ({"name": "slrum"}, "got 'slrum', wanted one of local, torchrun, slurm (did you mean 'slurm'?)"),
+        ({"name": "slurm", "node": 2}, "target.node: unknown key (did you mean 'nodes'?)"),
+        ({"name": "slurm", "time_limit_min": 2}, "asked to stop as it starts; wanted a limit of at least 150 s"),
+        ({"name": "slurm", "gpus_per_node": 4}, "one rank needs one GPU"),
+        ({"name": "slurm", "sbatch": {"--exclude": "n1"}}, "wanted long option names without dashes"),
+        ({"name": "torchrun"}, "target.master_address: is missing"),
+        ({"ranks": 2, "nodes": 2}, "target.nodes: unknown key"),
+    ],
+)
+def test_targets_are_refused_with_what_is_wanted(
+    workplace: Workplace, target: dict[str, object], expected: str
+) -> None:
+    assert expected in refusal(workplace.write(target=target))
+
+
 def test_a_directory_that_is_no_study(tmp_path: Path) -> None:
     assert "is not a study" in refusal(tmp_path)
 
