@@ -1,13 +1,13 @@
 """One evaluation of one run: refuse, reuse or do it, and write its result.json last and whole. Torch-free.
 
 Every result has task, fingerprint, run {fingerprint, step, checkpoint, finished}, data, settings, seconds, environment.
-Accuracies are in percent, losses mean cross-entropies in nats, learning rates base rates; a number that could not be had
-is null. Beside them, by task:
+Accuracies are in percent, losses mean cross-entropies in nats, learning rates base rates; a number that could not be
+had is null. Beside them, by task:
 
 CLASSIFIER  top1, top1_interval [low, high] (Wilson, 95 %), top5 (null up to 5 classes), per_class_mean, per_class,
             test_loss, train_top1, train_loss, confusion [class][guess] (null above 100 classes)
-CURVES      epoch, train_loss, train_top1, test_loss, test_top1: lists, an entry each epoch. The test columns are a record;
-            nothing is chosen by them. ``reported`` says which epoch the CLASSIFIER is of: the last.
+CURVES      epoch, train_loss, train_top1, test_loss, test_top1: lists, an entry each epoch. The test columns are a
+            record; nothing is chosen by them. ``reported`` says which epoch the CLASSIFIER is of: the last.
 
 linear      CLASSIFIER, protocol, hyperparameters, grid [{.., held_out, held_out_loss, train_loss}], knn_top1,
             knn_plain_top1; lbfgs: l2, iterations, converged; sgd: learning_rate, weight_decay, epochs, batch_size,
@@ -15,13 +15,13 @@ linear      CLASSIFIER, protocol, hyperparameters, grid [{.., held_out, held_out
 knn         knn_top1 (weighted), knn_plain_top1
 finetune    rows [CLASSIFIER, name (random | supervised | linear | fine-tuned), method, initialisation, label_fraction,
             images, hyperparameters, grid; fine-tuned ones: epochs, curves CURVES, reported]
-transfer    rows [CLASSIFIER, name, directory, train_images, test_images, classes, class_names, validation, l2, grid, ..],
-            mean_top1, mean_per_class
+transfer    rows [CLASSIFIER, name, directory, train_images, test_images, classes, class_names, validation, l2, grid,
+            ..], mean_top1, mean_per_class
 tsne        rows [step, checkpoint, epoch, alignment, uniformity, rankme, effective_rank, features, images,
             kl_divergence, picture, points (files beside the result)], and the newest row's numbers at the top
 distill     student {CLASSIFIER, architecture, width, parameters}, teacher {top1, label_fraction, parameters, file, ..},
-            agreement, labels_only {CLASSIFIER, images, epochs} or null, temperature, images, epochs, curves (train_top1:
-            agreement with the teacher), reported
+            agreement, labels_only {CLASSIFIER, images, epochs} or null, temperature, images, epochs, curves
+            (train_top1: agreement with the teacher), reported
 export      files {name: {bytes, sha256}}, parameters, torchvision (name or null), torchvision_reason, numbers
 """
 
