@@ -52,7 +52,8 @@ class Question(Section):
     title: str
     x_key: str  # dotted configuration key, or the name of a number of the plan
     x_label: str
-    x_scale: Literal["log2", "log", "linear"] = "log2"
+    x_scale: Literal["log2", "log", "linear", "category"] = "log2"
+    categories: tuple[str, ...] = ()  # what x = 0, 1, 2, ... are called, where x_scale is category
     curves: tuple[Curve, ...]
     published: bool = False  # a panel of published batch-size curves belongs beside it
 

@@ -33,7 +33,7 @@ class QuestionConfig(Section):
     title: str
     x: str  # dotted configuration key, or the name of a number of the plan, e.g. negatives_per_anchor
     x_label: str
-    x_scale: Literal["log2", "log", "linear"] = "log2"
+    x_scale: Literal["log2", "log", "linear", "category"] = "log2"  # category: names in their order, not numbers
     lines: str | None = None  # one curve for each value of this key
     set: Changes = Field(default={})
     grid: Axes = Field(default={})

@@ -138,18 +138,24 @@ def _origin(study: StudyConfig, source: str) -> tuple[str, str]:
 
 def _question(question: QuestionConfig, placed: Sequence[tuple[Wish, PlannedPoint, str]]) -> Question:
     curves: dict[str, dict[tuple[float, str], None]] = {}
+    own = [point for wish, point, _ in placed if wish.owner == f"questions.{question.name}"]
+    named = question.x_scale == "category"
+    categories = list(dict.fromkeys(short_value(_value(question.x, point)) for point in own)) if named else []
     for wish, point, name in placed:
         if wish.owner == f"questions.{question.name}":
             label = ""
             if question.lines is not None:
                 label = f"{question.lines.rpartition('.')[2]} = {short_value(_value(question.lines, point))}"
-            curves.setdefault(label, {})[float(_value(question.x, point)), name] = None
+            value = _value(question.x, point)
+            x = categories.index(short_value(value)) if named else value
+            curves.setdefault(label, {})[float(x), name] = None
     return Question(
         name=question.name,
         title=question.title,
         x_key=question.x,
         x_label=question.x_label,
         x_scale=question.x_scale,
+        categories=tuple(categories),
         curves=tuple(
             Curve(label=label, x=tuple(x for x, _ in pairs), points=tuple(name for _, name in pairs))
             for label, pairs in curves.items()
@@ -173,10 +179,12 @@ def _axis_problems(study: StudyConfig, asked: Sequence[Wish], planned: Sequence[
                 known = f"wanted a dotted configuration key or one of {', '.join(PLAN_NUMBERS)}"
                 problems.append(Problem(where, f"got '{key}'{did_you_mean(key, valid)}; {known}"))
                 continue
+            if question.x_scale == "category":
+                continue
             odd = [value for point in own if not _is_number(value := _value(key, point))]
             if role == "x" and odd:
-                numbers = f"a number of the plan is one for every point: {', '.join(PLAN_NUMBERS)}"
-                problems.append(Problem(where, f"'{key}' is {odd[0]!r} at some point, wanted numbers; {numbers}"))
+                wanted = f"wanted x_scale: category, or numbers, such as the plan's: {', '.join(PLAN_NUMBERS)}"
+                problems.append(Problem(where, f"'{key}' is {odd[0]!r} at some point, {wanted}"))
             elif role == "x" and question.x_scale != "linear" and min(_value(key, point) for point in own) <= 0:
                 problems.append(Problem(where, f"'{key}' is not positive at some point; wanted x_scale: linear for it"))
     return problems

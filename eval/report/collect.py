@@ -17,6 +17,7 @@ from pretrain.rundir import RunDirectory, read_json, read_json_lines
 
 Status = Literal["finished", "not evaluated", "not a number", "diverged", "failed", "unfinished", "not started"]
 
+BASE_VALUE = "as in the base"
 PROBE_NUMBERS = ("top1", "top5", "per_class_mean", "knn_top1", "knn_plain_top1", "l2")
 
 
@@ -51,6 +52,7 @@ class StudyRecord:
     points: dict[str, PointRecord]
     config: dict[str, Any]  # config.yaml of the first point that has one
     metric: Literal["top1", "knn_top1"]
+    base: dict[str, Any] = field(default_factory=dict)  # dotted keys of the study's base.yaml
     label: str = ""  # of this study among several; its name where that is enough
 
     @property
@@ -63,10 +65,10 @@ class StudyRecord:
         return sum(record.status == status for record in self.points.values())
 
     def value(self, record: PointRecord, key: str) -> Any:
-        """Value of a dotted configuration key, or of a number of the plan, at a point; None where nobody knows.
+        """Value of a dotted configuration key, or of a number of the plan, at a point; BASE_VALUE where nobody knows.
 
         A point that has not started has no configuration of its own yet: what it does not change, it shares with
-        another point that does not change it either.
+        another point that does not change it either, and with the study's base.
         """
         if key in record.point.settings:
             return record.point.settings[key]
@@ -75,7 +77,7 @@ class StudyRecord:
         if key in record.point.plan:
             return record.point.plan[key]
         same = (r for r in self.points.values() if key in r.config and key not in r.point.settings)
-        return next((other.config[key] for other in same), None)
+        return next((other.config[key] for other in same), self.base.get(key, BASE_VALUE))
 
 
 def collect(directory: Path) -> StudyRecord:
@@ -85,7 +87,8 @@ def collect(directory: Path) -> StudyRecord:
     linear = any(probe.task == "linear" for probe in manifest.probes) or not manifest.probes
     config = next((_nested(record.config) for record in points.values() if record.config), {})
     metric: Literal["top1", "knn_top1"] = "top1" if linear else "knn_top1"
-    return StudyRecord(directory, manifest, points, config, metric, manifest.name)
+    base = _settings(directory / "base.yaml")
+    return StudyRecord(directory, manifest, points, config, metric, base, manifest.name)
 
 
 def collect_all(directories: Sequence[Path]) -> list[StudyRecord]:
@@ -234,13 +237,15 @@ def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
 
 def _config(run: RunDirectory) -> dict[str, Any]:
     """Dotted keys of the run's configuration; of the one it was asked to run with, before it starts."""
-    for path in (run.config, run.path / "requested.yaml"):
-        if path.is_file():
-            try:
-                return _flat(read_yaml(path))
-            except ConfigError:
-                continue
-    return {}
+    return _settings(run.config) or _settings(run.path / "requested.yaml")
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Dotted keys of a YAML file; none where it is missing or damaged."""
+    try:
+        return _flat(read_yaml(path))
+    except ConfigError:
+        return {}
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

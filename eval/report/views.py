@@ -159,7 +159,7 @@ def _factors(study: StudyRecord, question: Question) -> list[Factor]:
     ]
     spots = list(dict.fromkeys(spots))
     levels = tuple(sorted({x for _, x, _ in spots}))
-    categories = _categories(question)
+    categories = question.categories  # names of the places of an axis without numbers
     factors = [
         Factor(
             question.x_key,
@@ -180,11 +180,6 @@ def _factors(study: StudyRecord, question: Question) -> list[Factor]:
         if not _determined(varied[key], joint):
             factors.append(_factor(key, varied[key]))
     return factors
-
-
-def _categories(question: Question) -> tuple[str, ...]:
-    """Names of the places of an axis without numbers, where the study's file gives them."""
-    return tuple(getattr(question, "categories", ()))
 
 
 def _varied(study: StudyRecord, spots: Iterable[Spot]) -> dict[str, dict[Spot, Any]]:

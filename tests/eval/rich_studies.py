@@ -37,6 +37,14 @@ def grid_study(directory: Path) -> SyntheticStudy:
         x_label="Batch size (images)",
         published=True,
     )
+    add_ablations(study)
+    study.baseline("random", "Random encoder", [47.0, 47.3], {"epochs": 0})
+    study.baseline("supervised", "Supervised with labels", [78.1, 78.5], {"objective": {"name": "supervised"}})
+    return study
+
+
+def add_ablations(study: SyntheticStudy) -> None:
+    """Temperature, LR rule, and depth and dropout of the head."""
     study.question(
         "temperature",
         [
@@ -85,9 +93,6 @@ def grid_study(directory: Path) -> SyntheticStudy:
         x_label="Layers of the head",
         x_scale="linear",
     )
-    study.baseline("random", "Random encoder", [47.0, 47.3], {"epochs": 0})
-    study.baseline("supervised", "Supervised with labels", [78.1, 78.5], {"objective": {"name": "supervised"}})
-    return study
 
 
 def add_trouble(study: SyntheticStudy) -> None:
