@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from pretrain import requeue
-from pretrain.preempt import SIGNALS, helpers_shielded
+from pretrain.__main__ import gave_up_before
+from pretrain.preempt import EXIT_CODE, SIGNALS, helpers_shielded
+from pretrain.rundir import RunDirectory, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +37,20 @@ def test_a_signal_during_imports_is_seen_once_the_run_listens() -> None:
         [sys.executable, "-c", EARLY.format(python=sys.executable)], cwd=ROOT, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout.split()) == (0, ["True", "SIGUSR2", "False"]), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("restart", "state", "expected"),
+    [("0", "diverged", None), ("1", "diverged", 1), ("1", "stopped", EXIT_CODE), ("1", "training", None)],
+)
+def test_torchrun_restarts_only_what_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restart: str, state: str, expected: int | None
+) -> None:
+    run = RunDirectory(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restart)
+    assert gave_up_before(run) is None, "nothing is known of a run that did not start"
+    write_json(run.progress, {"state": state})
+    assert gave_up_before(run) == expected
 
 
 def test_helpers_outlive_the_signals() -> None:

@@ -83,6 +83,18 @@ def test_a_killed_rank_changes_nothing(data: Path, undisturbed: Path, tmp_path: 
     assert "is finished" in run_ok(command), "a third start finds nothing to do"
 
 
+def test_torchrun_restarts_a_dead_rank_which_goes_on(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    directory, log = tmp_path / "run", tmp_path / "log"
+    command = torchrun(directory, data, 2, *SHORT, "checkpoint.every_steps=1000", "checkpoint.every_s=0.001")
+    command.insert(4, "--max-restarts=1")
+    process = start(command, log)
+    wait_for_step(process, directory, 12, log)
+    os.kill(rank_pids(process.pid)[1], signal.SIGKILL)
+    assert process.wait(120) == 0, log.read_text()[-3000:]
+    assert_same_run(directory, undisturbed)
+    assert read_json(directory / "result.json")["restarts"] == 1
+
+
 def test_a_signal_saves_and_the_next_start_goes_on(data: Path, undisturbed: Path, tmp_path: Path) -> None:
     directory, log = tmp_path / "run", tmp_path / "log"
     command = torchrun(directory, data, 2, *SHORT, "checkpoint.every_steps=1000")

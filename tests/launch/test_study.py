@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -187,15 +188,63 @@ def test_one_launcher_at_a_time(workplace: Workplace, launch: Launch, capsys: py
     finally:
         launcher.kill()
         launcher.communicate()
-        for path in (workplace.directory / "points").glob("*/logs/train.json"):
-            os.killpg(json.loads(path.read_text())["pid"], signal.SIGKILL)
+        pids = [json.loads(p.read_text())["pid"] for p in (workplace.directory / "points").glob("*/logs/train.json")]
+        for pid in pids:
+            os.killpg(pid, signal.SIGKILL)
         for worker in hanging_workers(workplace):
             os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not any(map(process_exists, pids)))
     launch("status", workplace.directory)
     assert "1 stopped" in capsys.readouterr().out
     workplace.behave("")
     assert launch("study", workplace.study) == 0
     assert "ended without signing off" in capsys.readouterr().out
+
+
+def test_cancel_stops_the_launcher_and_all_that_it_started(
+    workplace: Workplace, launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workplace.behave("hang:global_batch_size_64")
+    launcher = start_in_background(workplace)
+    wait_for(lambda: bool(hanging_workers(workplace)))
+    (worker,) = hanging_workers(workplace)
+    launch("status", workplace.directory)
+    assert "1 training" in capsys.readouterr().out
+    assert launch("cancel", workplace.directory) == 0
+    launcher.communicate(timeout=30)
+    assert launcher.returncode == 128 + signal.SIGTERM
+    wait_for(lambda: not process_exists(worker))
+    assert launch("cancel", workplace.directory) == 0, "there is nothing left to cancel"
+    workplace.behave("")
+    assert launch("retry", workplace.directory) == 0
+
+
+def test_cancel_of_one_point_leaves_the_others(workplace: Workplace, launch: Launch) -> None:
+    workplace.behave("hang:global_batch_size_64")
+    launcher = start_in_background(workplace)
+    wait_for(lambda: bool(hanging_workers(workplace)))
+    assert launch("cancel", workplace.directory, "global_batch_size=64") == 0
+    printed, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 1, printed
+    assert "linear negatives=8,seed=0: done" in printed
+
+
+def test_watching_ends_when_nothing_runs(
+    workplace: Workplace, launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workplace.behave("hang:global_batch_size_64")
+    launcher = start_in_background(workplace)
+    wait_for(lambda: bool(hanging_workers(workplace)))
+    watcher = threading.Thread(target=launch, args=("status", workplace.directory, "--watch", "0.1"))
+    watcher.start()
+    time.sleep(0.5)
+    assert watcher.is_alive()
+    launcher.terminate()
+    launcher.communicate(timeout=30)
+    watcher.join(30)
+    assert not watcher.is_alive()
+    assert "1 training" in (printed := capsys.readouterr().out)
+    assert "global_batch_size=64,seed=0" in printed
 
 
 def test_logs(workplace: Workplace, launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:

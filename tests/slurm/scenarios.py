@@ -179,6 +179,7 @@ def out_of_time_cancelled_and_terminated(cluster: Cluster, home: Path) -> Study:
     """A time limit, `scancel` and a new `launch study`, and preemption with TERM alone."""
     study = _held_study(cluster, home, "stopped", 0.3, partition="low", time_limit_min=2, signal_delay_s=90)
     run, job = HeldRun(study), study.number("train")
+    study.wait(lambda: run.starts() == 1, "its first start")
     run.wait_until_back(job)
     assert f"job {job} is requeued and goes on" in run.log()
     run.hold(8)
