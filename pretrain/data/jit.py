@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -16,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import numba
 from numba.core.caching import FunctionCache
 from numba.extending import register_jitable
+from numba.np import linalg
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,6 +25,22 @@ R = TypeVar("R")
 # Reassociation and contraction let loops vectorise; NaN and infinity keep their meaning. One machine code serves all
 # ranks, threads and batch positions, so results still do not depend on them.
 _FAST_MATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+_ensure_blas = linalg.ensure_blas
+
+
+def _import_without_scipy() -> None:
+    """numba imports all of scipy.linalg when it starts, a third of a second, only to see that it is there.
+
+    Code that does use linear algebra asks again when it is compiled, and then gets the import.
+    """
+    linalg.ensure_blas = lambda: None
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = _ensure_blas
+
+
+_import_without_scipy()
 KERNEL_SOURCES = ("jit.py", "randomness.py", "kernels_*.py")
 
 
