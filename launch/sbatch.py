@@ -95,7 +95,9 @@ def _executor(directory: Path, target: SlurmTarget, kind: Kind, *, name: str, af
         "additional_parameters": _further_options(target),
     }
     resources = _run_resources(target) if kind == "train" else _single_resources(target, needs_gpu=kind == "probe")
-    executor.update_parameters(**{key: value for key, value in {**shared, **resources}.items() if value is not None})
+    own = {key.replace("-", "_") for key in target.sbatch}  # these replace ours, or take them away
+    wanted = {**shared, **resources}
+    executor.update_parameters(**{key: value for key, value in wanted.items() if value is not None and key not in own})
     executor.parameters["wckey"] = None  # submitit's default is refused where keys are enforced
     return executor
 

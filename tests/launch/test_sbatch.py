@@ -40,11 +40,14 @@ EVERY_OPTION: dict[str, Any] = {
     "python": "python3",
     "evaluation": {"gpus": 2, "cpus": 4, "memory_gb": 64, "time_limit_min": 30, "partition": "small"},
 }
+# Options of the target that replace ours.
+GRES = {"name": "slurm", "sbatch": {"gpus-per-node": None, "gres": "gpu:h100:8", "time": "1-00:00:00"}}
 CASES: dict[str, tuple[dict[str, Any], Kind, int, str | None]] = {
     "plain_train": ({"name": "slurm", "nodes": 2}, "train", 4, None),
     "plain_probe": ({"name": "slurm", "nodes": 2}, "probe", 1, "afterok:1234_0"),
     "plain_report": ({"name": "slurm", "nodes": 2}, "report", 1, "afterany:1234_0:1235"),
     "cpu_train": ({"name": "slurm", "gpus_per_node": 0, "ranks_per_node": 2}, "train", 1, "afterok:1233"),
+    "gres_train": (GRES, "train", 2, None),
     "every_option_train": (EVERY_OPTION, "train", 24, None),
     "every_option_probe": (EVERY_OPTION, "probe", 1, "afterok:1234_0"),
 }
