@@ -64,11 +64,12 @@ def make_report(*studies: StudyRecord) -> Report:
     lines = [f"{study.label}: {sentences.baseline(b)}" if several else sentences.baseline(b) for study, b in analysed]
     questions = compared_sections(studies) if several else _questions(studies[0], [b for _, b in analysed])
     effects = [section for study in studies if (section := _share_section(study, several)) is not None]
-    keys = {question.x_key for study in studies for question in study.manifest.questions if question.published}
+    asked = [(study, question) for study in studies for question in study.manifest.questions if question.published]
+    keys = {view.x_key for study, question in asked for view in views(study, question)}
     found = evaluations(studies)
     rest = [
         published_section(keys),
-        protocols_section(found),
+        protocols_section(found, {probe.fingerprint for study in studies for probe in study.manifest.probes}),
         probe_curves_section(found),
         features_section(found),
         efficiency_section(studies),

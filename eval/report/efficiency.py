@@ -254,8 +254,8 @@ def _time_panel(groups: Sequence[Group]) -> Panel | None:
     times, tops = [s / factor for _, s, _ in places], [top1 for _, _, top1 in places]
     return Panel(
         title="Accuracy against training time",
-        x=value_axis(times, ticks=7, floor=0.0),
-        y=value_axis(tops, ticks=6, floor=0.0, top=100.0),
+        x=value_axis(times, ticks=4, floor=0.0),
+        y=value_axis(tops, ticks=5, floor=0.0, top=100.0),
         x_label=f"Training time ({unit})",
         y_label=places[0][0].study.metric_label,
         series=tuple(series),

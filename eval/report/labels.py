@@ -15,7 +15,13 @@ def settings_label(record: PointRecord, study: StudyRecord) -> str:
     found = [
         f"{short(key)} {setting(record.point.settings.get(key))}" for key in varied if key in record.point.settings
     ]
-    return ", ".join(found) or record.name.partition(",seed=")[0]
+    return ", ".join(found) or _from_name(record.name)
+
+
+def _from_name(name: str) -> str:
+    """``batch 256`` of ``global_batch_size=256,seed=0``: the base itself, as the question calls it."""
+    parts = [part.partition("=") for part in name.partition(",seed=")[0].split(",")]
+    return ", ".join(f"{short(key)} {value}" if equals else key for key, equals, value in parts)
 
 
 def varied_settings(study: StudyRecord) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eval.report.analysis import mean_of, pooled_deviation
@@ -32,11 +32,16 @@ class Value:
     column: Column
     label: str
     value: float | None
+    asked: bool = True  # by the study; not somebody's later, or of settings that the study had before
 
 
-def protocols_section(found: Found) -> Section | None:
-    """The tables; None where there is nothing to set side by side."""
-    values = [value for setting, record, result in found for value in _values(setting, record, result)]
+def protocols_section(found: Found, asked: set[str]) -> Section | None:
+    """The tables; None where there is nothing to set side by side. ``asked``: fingerprints of the studies' probes."""
+    values = [
+        replace(value, asked=result.get("fingerprint") in asked)
+        for setting, record, result in found
+        for value in _values(setting, record, result)
+    ]
     tables = []
     if len({value.column for value in values}) > 1:
         tables.append(_table("", ("Setting",), values))
@@ -56,7 +61,7 @@ def protocols_section(found: Found) -> Section | None:
     note = (
         f"Top-1 in percent, mean of up to {many(seeds, 'seed')}; ± half of the 95 % t-interval, from the deviation "
         "between seeds pooled over the column; left out where no row of it has two seeds. In brackets: seeds, "
-        "where some are missing. A dash is an evaluation that was not run."
+        "where some are missing; in round ones: the mark of settings that the study did not ask for. A dash: not run."
     )
     return Section(anchor="protocols", title="Every evaluation side by side", remark=note, tables=tuple(tables))
 
@@ -71,9 +76,19 @@ def _table(title: str, headers: tuple[str, ...], values: Sequence[Value]) -> Tab
 
 def _columns(values: Sequence[Value]) -> list[tuple[Column, str]]:
     """Columns in order, with labels that tell apart the same protocol with other settings."""
-    labels = dict(sorted({value.column: value.label for value in values}.items()))
+    labels = {value.column: value.label for value in values}
+    asked = {value.column for value in values if value.asked}
     texts = list(labels.values())
-    return [(c, text if texts.count(text) == 1 else f"{text} ({c[-1][:4]})") for c, text in labels.items()]
+    ordered = sorted(labels, key=lambda column: (*column[:3], column not in asked, column[3]))
+    marked = {column for column in labels if texts.count(labels[column]) > 1 and column not in asked}
+    several = {labels[column] for column in asked if [labels[other] for other in asked].count(labels[column]) > 1}
+    return [
+        (
+            column,
+            f"{labels[column]} ({column[-1][:4]})" if column in marked or labels[column] in several else labels[column],
+        )
+        for column in ordered
+    ]
 
 
 def _column(values: Sequence[Value], column: Column, rows: Sequence[tuple[str, ...]]) -> list[Cell]:

@@ -46,7 +46,7 @@ def run_rows(study: StudyRecord) -> tuple[RunRow, ...]:
 
 def results_csv(*studies: StudyRecord) -> str:
     """Everything about every point, one line each; what is not known is empty. Several studies get a column."""
-    records = [(study.label, record) for study in studies for record in study.points.values()]
+    records = [(study, record) for study in studies for record in study.points.values()]
     settings = list(dict.fromkeys(key for _, record in records for key in record.point.settings))
     packages = sorted({name for _, record in records for name in record.environment.get("packages", {})})
     fixed = [
@@ -66,9 +66,9 @@ def results_csv(*studies: StudyRecord) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for label, record in records:
-        row = _csv_row(record, training, packages)
-        writer.writerow({"study": label, **row} if len(studies) > 1 else row)
+    for owner, record in records:
+        row = {**_csv_row(record, training, packages), **{key: owner.value(record, key) for key in settings}}
+        writer.writerow({"study": owner.label, **row} if len(studies) > 1 else row)
     return text.getvalue()
 
 
@@ -146,7 +146,6 @@ def _csv_row(record: PointRecord, training: list[str], packages: list[str]) -> d
         **{name: value if finished else None for name, value in record.measured.items()},
         "probe_seconds": record.probe_seconds,
         **{name: number(record.training.get(name)) for name in training},
-        **record.point.settings,
         "git_revision": environment.get("git_revision"),
         "python": environment.get("python"),
         **{name: environment.get("packages", {}).get(name) for name in packages},

@@ -128,9 +128,8 @@ def _reference(panel: Panel, frame: Frame, reference: Reference) -> list[str]:
             f'y2="{_n(y)}"{tip}/>',
             _text(x, above, text, "note", anchor),
         ]
-    outside, arrow = (
-        (frame.top + 10, "\N{UPWARDS ARROW}") if position > 1 else (frame.bottom_y - 8, "\N{DOWNWARDS ARROW}")
-    )
+    below = frame.bottom_y - (22 if panel.missing else 8)
+    outside, arrow = (frame.top + 10, "\N{UPWARDS ARROW}") if position > 1 else (below, "\N{DOWNWARDS ARROW}")
     return [_text(frame.right_x - 2, outside, f"{arrow} {text}", "note", "end", tip)]
 
 

@@ -204,6 +204,7 @@ def evaluation_result(accuracy: float) -> dict[str, Any]:
     """result.json of a finished linear evaluation."""
     return {
         "task": "linear",
+        "fingerprint": PROBE.fingerprint,
         "top1": accuracy,
         "top1_interval": [accuracy - 0.75, accuracy + 0.75],
         "top5": min(99.9, accuracy + 15),

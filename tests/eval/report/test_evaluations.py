@@ -148,3 +148,16 @@ def test_time_to_accuracy_by_the_online_probe(small: SyntheticStudy) -> None:
     assert "online probe" in table.note
     assert column(table, "60 %") == {"batch 64": "3,840 images, 3.8 s", "batch 256": "15,360 images, 7.7 s"}
     assert column(table, "62 %") == {"batch 64": "not reached", "batch 256": "15,360 images, 7.7 s"}
+
+
+def test_results_of_other_settings_are_marked(small: SyntheticStudy) -> None:
+    """A probe that the study does not ask for (any more) has a column of its own, marked, after the study's."""
+    path = small.probe_result(small.points[0].name)
+    other = path.parent.with_name("linear-cafecafecafe") / "result.json"
+    other.parent.mkdir()
+    other.write_text(path.read_text())
+    small.edit(path, lambda value: value.update(fingerprint="0123456789ab"))
+    small.edit(other, lambda value: value.update(fingerprint="cafecafecafe", top1=55.0))
+    table = section(make_report(collect(small.directory)), "protocols").tables[0]
+    assert [h for h in table.headers if h.startswith("Linear, L-BFGS")] == ["Linear, L-BFGS", "Linear, L-BFGS (cafe)"]
+    assert column(table, "Linear, L-BFGS (cafe)") == {"batch 64": "55.00", "batch 256": "–"}
