@@ -195,8 +195,8 @@ class Cluster:
             time.sleep(0.1)
 
     def _ends_of_logs(self) -> str:
-        logs = sorted((self.home / "log").glob("*"))
-        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
+        logs = sorted((self.home / "log").glob("*.log"))
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-600:]}" for log in logs)
 
     def stop(self) -> None:
         """End everything; nodes first, which takes with them what they run."""

@@ -37,7 +37,7 @@ TARGET: dict[str, Any] = {
     "evaluation": {"cpus": 1, "time_limit_min": 10},
 }
 # Slow machines: what does not happen in this time is taken for a hang.
-PATIENCE_S = 400.0
+PATIENCE_S = 900.0
 
 
 class Study:
@@ -100,8 +100,8 @@ class Study:
         try:
             self.cluster.until(happened, f"{self.file.stem}: {what}", PATIENCE_S)
         except AssertionError as error:
-            logs = sorted(self.directory.glob("**/*.log")) + sorted((self.directory / "slurm").glob("*.out"))
-            ends = "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
+            logs = [*self.directory.glob("**/*.log"), *(self.directory / "slurm").glob("*.out")]
+            ends = "\n".join(f"--- {log}\n{log.read_text(errors='replace')[-600:]}" for log in sorted(logs))
             raise AssertionError(f"{error}\n{self.launch('status', str(self.directory))}\n{ends}") from None
 
 
