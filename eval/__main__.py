@@ -91,7 +91,8 @@ def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
             result = evaluate(evaluation, stopwatch)
         except CheckpointError as error:
             raise EvaluationError(str(error)) from error
-    print(f"{task} evaluation in {evaluation.result_path}\n{describe(result)}")
+    if result is not None:
+        print(f"{task} evaluation in {evaluation.result_path}\n{describe(result)}")
     return 0
 
 

@@ -70,6 +70,10 @@ class FeatureSource:
             "class_names": self.class_names(),
         }
 
+    def images(self, split: str) -> int | None:
+        """How many images of ``split`` are wanted; None: all."""
+        return self.config.train_images if split == self.train_split else None
+
     def class_names(self) -> list[str] | None:
         """What the classes are called; None where the data set does not say."""
         if not manifest_path(self.directory, self.config.test_split).is_file():
@@ -99,29 +103,44 @@ def load_features(run: RunDirectory, source: FeatureSource, split: str, *, devic
 
     Raises EvaluationError where a feature is not a finite number: the run diverged.
     """
-    images = source.config.train_images if split == source.train_split else None
-    folder = run.evaluation("features", _identity(source, split, images))
-    features = _read(folder) if source.config.cache else None
+    features = cached_features(run, source, split) if source.config.cache else None
     if features is None:
-        features = extract_features(source, split, images=images, device=device)
-        if not bool(torch.isfinite(features.x_ND.sum())):
-            raise EvaluationError(
-                f"{source.encoder.checkpoint} gives features that are not finite numbers: the run diverged"
-            )
-        if source.config.cache:
-            _write(folder, features)
+        features = extract_features(source, split, device=device)
+        keep_features(run, source, split, features)
     return features.to(device)
 
 
-def extract_features(source: FeatureSource, split: str, *, images: int | None, device: torch.device) -> Features:
-    """One pass over ``split`` in eval mode, float32, on the CPU afterwards."""
+def cached_features(run: RunDirectory, source: FeatureSource, split: str) -> Features | None:
+    """Features that are in the run's cache, on the CPU."""
+    return _read(run.evaluation("features", _identity(source, split)))
+
+
+def keep_features(run: RunDirectory, source: FeatureSource, split: str, features: Features) -> None:
+    """Put the features of a whole split into the run's cache, unless nothing is to be kept.
+
+    Raises EvaluationError where a feature is not a finite number: the run diverged.
+    """
+    if not bool(torch.isfinite(features.x_ND.sum())):
+        raise EvaluationError(
+            f"{source.encoder.checkpoint} gives features that are not finite numbers: the run diverged"
+        )
+    if source.config.cache:
+        _write(run.evaluation("features", _identity(source, split)), features)
+
+
+def extract_features(
+    source: FeatureSource, split: str, *, device: torch.device, rank: int = 0, world_size: int = 1
+) -> Features:
+    """One pass over ``split`` in eval mode, float32, on the CPU afterwards: rank r of W takes the r-th part."""
     x, labels, indices = [], [], []
     batches = evaluation_batches(
         source.directory,
         split,
         size_px=source.size_px,
         batch_size=source.config.batch_size,
-        images=images,
+        images=source.images(split),
+        rank=rank,
+        world_size=world_size,
         workers=threads(source.config),
     )
     with torch.inference_mode(), progress_bar(f"features of {split}", "images") as advance:
@@ -157,14 +176,14 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _identity(source: FeatureSource, split: str, images: int | None) -> str:
+def _identity(source: FeatureSource, split: str) -> str:
     manifest = source.directory / f"{split}.json"
     return fingerprint(
         {
             **source.encoder.identity(),
             "data": hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else str(source.directory),
             "split": split,
-            "images": images,
+            "images": source.images(split),
             "size_px": source.size_px,
         }
     )

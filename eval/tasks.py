@@ -10,13 +10,24 @@ from eval.export import evaluate_export
 from eval.finetune import evaluate_finetune
 from eval.probe import evaluate_probe
 from eval.result import Evaluation, Stopwatch
+from eval.sharing import share_features
 from eval.subject import open_subject
 from eval.transfer import evaluate_transfer
 from eval.tsne import evaluate_tsne
+from pretrain.dist import open_world, world_size_from_environment
 
 
-def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any]:
-    """Do ``evaluation`` and write its result. Raises EvaluationError, CheckpointError, ConfigError."""
+def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any] | None:
+    """Do ``evaluation`` and write its result. Raises EvaluationError, CheckpointError, ConfigError.
+
+    Of several ranks (torchrun) all compute features, the first one does the rest, and the others get None.
+    """
+    if world_size_from_environment() > 1:
+        with open_world(evaluation.config.device) as world:
+            share_features(evaluation, world)
+        stopwatch.lap("features")
+        if not world.is_first:
+            return None
     subject = open_subject(evaluation, stopwatch)
     match evaluation.config:
         case LinearConfig() as config:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from eval.config import TransferConfig
+from eval.encoder import FrozenEncoder
 from eval.features import Features, FeatureSource, load_features
 from eval.probe import measure_linear
 from eval.subject import Subject, class_count
@@ -21,8 +22,8 @@ from pretrain.data.catalog import manifest_path, read_manifest
 def evaluate_transfer(subject: Subject, config: TransferConfig) -> dict[str, Any]:
     """A row for each data set, and the means over them."""
     rows = []
-    for directory in config.directories:
-        rows.append(_row(subject, config, directory))
+    for source in transfer_sources(subject.encoder, subject.source.size_px, config):
+        rows.append(_row(subject, config, source))
         subject.stopwatch.lap(rows[-1]["name"])
     return subject.write(
         {
@@ -34,14 +35,17 @@ def evaluate_transfer(subject: Subject, config: TransferConfig) -> dict[str, Any
     )
 
 
-def _row(subject: Subject, config: TransferConfig, directory: Path) -> dict[str, Any]:
+def transfer_sources(encoder: FrozenEncoder, size_px: int, config: TransferConfig) -> list[FeatureSource]:
+    """Where the features of each data set come from."""
     train_split = config.train_split or "train"
-    source = FeatureSource(subject.encoder, directory, train_split, subject.source.size_px, config)
+    return [FeatureSource(encoder, directory, train_split, size_px, config) for directory in config.directories]
 
+
+def _row(subject: Subject, config: TransferConfig, source: FeatureSource) -> dict[str, Any]:
     def features(split: str) -> Features:
         return load_features(subject.evaluation.run, source, split, device=subject.device)
 
-    train, test, held_out_N = features(train_split), features(config.test_split), None
+    train, test, held_out_N = features(source.train_split), features(config.test_split), None
     if config.validation_split is not None:
         validation = features(config.validation_split)
         held_out_N = torch.arange(len(train.x_ND) + len(validation.x_ND), device=subject.device) >= len(train.x_ND)
@@ -49,8 +53,8 @@ def _row(subject: Subject, config: TransferConfig, directory: Path) -> dict[str,
         train = Features(*(torch.cat(pair) for pair in parts))
     classes = class_count(train.labels_N, test.labels_N)
     return {
-        "name": _name(directory, config.test_split),
-        "directory": str(directory),
+        "name": _name(source.directory, config.test_split),
+        "directory": str(source.directory),
         "train_images": len(train.x_ND),
         "test_images": len(test.x_ND),
         "classes": classes,

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from eval.metrics import accuracy, held_out_mask, wilson_percent
+from eval.metrics import (
+    LARGEST_CONFUSION,
+    accuracy,
+    classifier_numbers,
+    held_out_mask,
+    mean_loss,
+    wilson_percent,
+)
 
 
 def test_wilson_against_known_values() -> None:
@@ -24,6 +33,21 @@ def test_accuracy_by_hand() -> None:
     assert found.per_class[3:] == (None,) * 4
     assert found.per_class_mean == pytest.approx(200 / 3)
     assert found.top1_interval == wilson_percent(4, 6)
+
+
+def test_confusion_counts_classes_by_guesses() -> None:
+    guesses, labels = [0, 0, 1, 2, 2, 2], torch.tensor([0, 1, 1, 2, 2, 0])
+    assert accuracy(torch.eye(3)[guesses], labels).confusion == ((1, 0, 1), (1, 1, 0), (0, 0, 2))
+    many = accuracy(torch.eye(LARGEST_CONFUSION + 1)[guesses], labels)
+    assert many.confusion is None, "nobody reads a million numbers"
+    assert classifier_numbers(torch.eye(3)[guesses], labels)["confusion"] == [[1, 0, 1], [1, 1, 0], [0, 0, 2]]
+
+
+def test_loss_is_a_number_or_nothing() -> None:
+    labels = torch.tensor([0, 2])
+    assert mean_loss(torch.zeros(2, 4), labels) == pytest.approx(math.log(4))
+    assert mean_loss(torch.full((2, 4), float("nan")), labels) is None
+    assert mean_loss(torch.tensor([[0.0, float("inf")], [0.0, 0.0]]), torch.tensor([0, 1])) is None
 
 
 def test_top5() -> None:

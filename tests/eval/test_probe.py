@@ -12,11 +12,13 @@ import torch
 
 from eval import features
 from eval.__main__ import main
+from eval.encoder import new_encoder
 from pretrain.checkpoint import newest_checkpoint, write_checkpoint
 from pretrain.config import EncoderConfig, PretrainConfig, run_fingerprint
 from pretrain.configio import dump_yaml
 from pretrain.data.batch import Batch
 from pretrain.models.encoder import build_encoder
+from pretrain.objectives.build import build_objective
 from pretrain.rundir import RunDirectory, write_json, write_text
 
 IMAGES = {"train": 240, "test": 60}
@@ -145,6 +147,24 @@ def test_batches_of_any_size_give_the_same_features(
     assert main(["knn", str(run.path), "batch_size=500"]) == 0
     other = np.concatenate([np.load(p) for p in sorted(run.path.glob("eval/features-*/x.npy"))])
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_random_encoder_is_the_one_that_the_run_started_from(
+    make_run: Callable[..., RunDirectory], read: list[tuple[str, int | None]]
+) -> None:
+    run = make_run(scale=0.5)
+    assert main(["linear", str(run.path), *SETTINGS]) == 0
+    (trained,) = run.path.glob("eval/linear-*")
+    assert main(["linear", str(run.path), *SETTINGS, "initialisation=random"]) == 0
+    (random,) = set(run.path.glob("eval/linear-*")) - {trained}
+    assert len(read) == 4, "features of another encoder"
+    result = json.loads((random / "result.json").read_text())
+    assert result["settings"]["initialisation"] == "random"
+    assert "initialisation" not in json.loads((trained / "result.json").read_text())["settings"]
+    config = PretrainConfig.model_validate({"encoder": {"architecture": "resnet18", "width": 0.125}, "seed": 7})
+    expected = build_objective(config.objective, config.encoder, classes=2, seed=config.seed)
+    found = new_encoder(config.encoder, seed=7).state_dict()
+    assert torch.equal(found["layer4.1.conv2.weight"], expected.state_dict()["encoder.layer4.1.conv2.weight"])
 
 
 def test_train_images_limits_the_training_split_alone(

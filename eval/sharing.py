@@ -1,0 +1,58 @@
+"""Several ranks for the one stage of an evaluation that is worth it: every rank passes its part of the images through
+the encoder, the first one puts the parts together in the cache, and goes on alone.
+
+    torchrun --nproc-per-node 8 -m eval linear RUN_DIR
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+from eval.config import KnnConfig, LinearConfig, ProbeConfig, TransferConfig
+from eval.encoder import load_encoder
+from eval.errors import EvaluationError
+from eval.features import Features, FeatureSource, cached_features, extract_features, feature_source, keep_features
+from eval.result import Evaluation
+from eval.transfer import transfer_sources
+from pretrain.dist import World, agree_on
+from pretrain.rundir import RunDirectory
+
+
+def share_features(evaluation: Evaluation, world: World) -> None:
+    """Fill the run's cache with the features that ``evaluation`` needs. Collective: every rank calls this.
+
+    Raises EvaluationError where the task reads no features, or nothing may be kept.
+    """
+    config = evaluation.config
+    if not isinstance(config, LinearConfig | KnnConfig | TransferConfig):
+        raise EvaluationError(f"{evaluation.task} runs in one process; got {world.size} ranks")
+    if not config.cache:
+        raise EvaluationError(f"{world.size} ranks share features through the run's cache; got cache=false")
+    encoder = load_encoder(
+        evaluation.run, evaluation.run_config, device=world.device, initialisation=config.initialisation
+    )
+    for source, split in _wanted(feature_source(encoder, config), config):
+        share_split(evaluation.run, source, split, world)
+
+
+def share_split(run: RunDirectory, source: FeatureSource, split: str, world: World) -> None:
+    """Fill the cache with the features of one split. Collective: every rank calls this."""
+    known = world.is_first and cached_features(run, source, split) is not None
+    if agree_on(world, int(known)):
+        return
+    mine = extract_features(source, split, device=world.device, rank=world.rank, world_size=world.size)
+    parts: list[Features | None] | None = [None] * world.size if world.is_first else None
+    dist.gather_object(mine, parts, dst=0, group=world.control)
+    if parts is not None:
+        columns = zip(*(vars(part).values() for part in parts if part is not None))
+        keep_features(run, source, split, Features(*(torch.cat(column) for column in columns)))
+
+
+def _wanted(source: FeatureSource, config: ProbeConfig) -> list[tuple[FeatureSource, str]]:
+    """Which splits of which data sets, each once."""
+    if isinstance(config, TransferConfig):
+        sources = transfer_sources(source.encoder, source.size_px, config)
+        splits = [config.validation_split] if config.validation_split is not None else []
+        return [(other, split) for other in sources for split in (other.train_split, config.test_split, *splits)]
+    return [(source, source.train_split), (source, config.test_split)]
