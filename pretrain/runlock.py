@@ -85,7 +85,8 @@ def _is_stale(path: Path, owner: dict[str, Any], silent_s: float) -> bool:
     if not owner or owner.get("host") == platform.node():
         return True
     job = owner.get("job")
-    if job is not None and (job == os.environ.get(VARIABLE) or job_state(str(job)) in (None, "PENDING")):
+    # Slurm starts a job again only once it has ended.
+    if job is not None and (job == os.environ.get(VARIABLE) or job_state(str(job)) == "PENDING"):
         return True
     touched = path.stat().st_mtime_ns
     deadline = time.monotonic() + silent_s

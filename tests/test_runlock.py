@@ -55,14 +55,16 @@ def test_one_that_is_just_ending_is_waited_for(tmp_path: Path, capsys: pytest.Ca
         assert "waiting for the job that holds the run" in capsys.readouterr().err
 
 
-def test_a_silent_holder_on_another_host_is_gone(tmp_path: Path) -> None:
-    write_owner(tmp_path)
+@pytest.mark.parametrize("job", [None, "12_3"])
+def test_a_silent_holder_on_another_host_is_gone(tmp_path: Path, job: str | None) -> None:
+    write_owner(tmp_path, job=job)
     with hold_run(tmp_path, silent_s=0.2):
         pass
 
 
-def test_a_holder_on_another_host_that_gives_signs_of_life_keeps_it(tmp_path: Path) -> None:
-    path, ended = write_owner(tmp_path), threading.Event()
+@pytest.mark.parametrize("job", [None, "12_3"])
+def test_a_holder_on_another_host_that_gives_signs_of_life_keeps_it(tmp_path: Path, job: str | None) -> None:
+    path, ended = write_owner(tmp_path, job=job), threading.Event()
 
     def beat() -> None:
         while not ended.wait(0.05):
