@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch.distributed as dist
+
 from pretrain.config import AugmentationConfig, DataConfig
 from pretrain.data import order
+from pretrain.data.agreement import check_shards
 from pretrain.data.batch import Batch, Loader
 from pretrain.data.beton import read_layout, read_table
 from pretrain.data.catalog import existing_beton
@@ -25,13 +28,17 @@ __all__ = ["Batch", "Loader", "build_loader", "evaluation_batches"]
 
 def build_loader(
     data: DataConfig, augmentation: AugmentationConfig, *, seed: int, global_batch_size: int, rank: int = 0,
-    world_size: int = 1,
+    world_size: int = 1, group: dist.ProcessGroup | None = None,
 ) -> Loader:  # fmt: skip
     """The loader of one rank. What its batches hold depends on (data, augmentation, seed, global batch) only.
 
+    group: the ranks, for CPU tensors; they check over it that their parts are disjoint and complete. None: no check.
+    Collective where there is a group: every rank calls this.
+
     Raises:
         FileNotFoundError: the data set has not been written; says which command writes it.
-        ValueError: the images do not fill one global batch, or the ranks cannot share it evenly.
+        ValueError: the images do not fill one global batch, the ranks cannot share it evenly, or they read different
+            files or parts that are not the whole.
         ImportError: data.loader is ffcv and ffcv cannot be imported.
     """
     path = existing_beton(data.dataset, data.directory, data.split)
@@ -40,6 +47,8 @@ def build_loader(
         rank_order = order.RankOrder(index_n, seed, global_batch_size, rank, world_size)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    if group is not None:
+        check_shards(path, rank_order, group)
     arguments = (path, rank_order, Rendering.of(augmentation, seed), data.workers, data.batches_ahead)
     match data.loader:
         case "beton":

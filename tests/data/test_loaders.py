@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import shutil
 import threading
 from pathlib import Path
@@ -25,12 +26,14 @@ GLOBAL_BATCH = 12
 
 def make(
     directory: Path, loader: LoaderName, *, rank: int = 0, world_size: int = 1, workers: int = 1, seed: int = 1,
-    images: int | None = None, batch: int = GLOBAL_BATCH,
+    images: int | None = None, batch: int = GLOBAL_BATCH, side: int = 24, group: Any = None,
 ) -> Loader:  # fmt: skip
     dataset = "synthetic" if directory.name.startswith("raw") else "imagefolder"
     data = DataConfig(dataset=dataset, directory=directory, loader=loader, workers=workers, images=images)
-    augmentation = AugmentationConfig(crop_size_px=24, blur_kernel_fraction=0.2, solarize_probability=0.2)
-    return build_loader(data, augmentation, seed=seed, global_batch_size=batch, rank=rank, world_size=world_size)
+    augmentation = AugmentationConfig(crop_size_px=side, blur_kernel_fraction=0.2, solarize_probability=0.2)
+    return build_loader(
+        data, augmentation, seed=seed, global_batch_size=batch, rank=rank, world_size=world_size, group=group
+    )
 
 
 def digests(directory: Path, loader: LoaderName, epoch: int = 0, first_batch: int = 0, world_size: int = 1, **kw: Any):
@@ -54,7 +57,7 @@ def test_global_batches_do_not_know_who_makes_them(kind: str, request: pytest.Fi
     assert len(wanted) == (RAW_IMAGES if kind == "raw" else JPEG_IMAGES) // GLOBAL_BATCH
     assert len(set(wanted)) == len(wanted)
     for loader in LOADERS:
-        for world_size, workers in ((1, 1), (2, 2), (4, 1), (1, 2)):
+        for world_size, workers in ((1, 1), (2, 2), (4, 1), (1, 4)):
             got = digests(directory, loader, 3, world_size=world_size, workers=workers)
             assert got == wanted, (loader, world_size, workers)
         assert digests(directory, loader, 3, first_batch=1, world_size=3) == wanted[1:]
@@ -94,7 +97,7 @@ def test_a_subset_is_used_alone(raw_directory: Path, loader: LoaderName) -> None
 def test_leaving_early_ends_the_threads(raw_directory: Path, loader: LoaderName) -> None:
     before = threading.active_count()
     it = make(raw_directory, loader, workers=2)
-    for _ in range(8):
+    for _ in range(200):
         for _batch in it.epoch(0):
             break
     open_epoch = it.epoch(1)
@@ -103,6 +106,26 @@ def test_leaving_early_ends_the_threads(raw_directory: Path, loader: LoaderName)
     del open_epoch
     it.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("kind", ["raw", "jpeg"])
+def test_memory_stays_flat(kind: str, loader: LoaderName, request: pytest.FixtureRequest) -> None:
+    """Over 20 epochs after the first two; one leaked batch per epoch would be 40 MB."""
+    it = make(request.getfixturevalue(f"{kind}_directory"), loader, batch=24, side=120)
+    batch_bytes = 24 * 2 * 3 * 120 * 120
+
+    def resident() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    for epoch in range(22):
+        for _batch in it.epoch(epoch):
+            pass
+        if epoch == 1:
+            before = resident()
+    it.close()
+    assert resident() - before < 5 * batch_bytes
 
 
 @pytest.mark.parametrize("loader", LOADERS)
