@@ -85,7 +85,7 @@ def _elsewhere(study: StudyConfig) -> list[Problem]:
     ours = {job.job_id: job for job in read_jobs(study.study_directory) if job.ending is None}
     if not ours:
         return []
-    queue = read_queue()
+    queue = read_queue(ours)
     if queue is None:
         raise SchedulerSilent(
             "the study was last started on Slurm, which does not say what of it still runs; try again"

@@ -41,7 +41,7 @@ def forgive(directory: Path, name: str | None, console: Console) -> None:
     if not jobs:
         return
     with study_lock(directory):
-        queue = read_queue()
+        queue = read_queue(job.job_id for job in jobs if job.ending is None)
         if queue is None:
             raise SchedulerSilent("squeue does not answer; nothing is changed, try again")
         jobs = with_endings(directory, found_again(jobs, queue), queue)
@@ -55,7 +55,7 @@ def _cancel_slurm(directory: Path, points: Sequence[Point] | None, console: Cons
     jobs = [job for job in latest(read_jobs(directory)).values() if job.ending is None]
     if not jobs:
         return True
-    queue = read_queue()
+    queue = read_queue(job.job_id for job in jobs)
     if queue is None:
         raise SchedulerSilent("squeue does not answer; nothing is cancelled, try again")
     names = None if points is None else {point.name for point in points}
@@ -66,7 +66,7 @@ def _cancel_slurm(directory: Path, points: Sequence[Point] | None, console: Cons
 
 
 def _gone(jobs: Sequence[SlurmJob]) -> bool:
-    queue = read_queue()
+    queue = read_queue(_numbers(jobs))
     return queue is not None and not any(number in queue for number in _numbers(jobs))
 
 

@@ -19,7 +19,8 @@ def study_records(directory: Path) -> Records:
     jobs = read_jobs(directory)
     if not jobs:
         return read_record
-    queue = read_queue() if any(job.ending is None for job in jobs) else {}
+    unknown = [job.job_id for job in jobs if job.ending is None]
+    queue = read_queue(unknown) if unknown else {}
     known = jobs if queue is None else with_endings(directory, jobs, queue)
     by_place = {(directory / job.directory, job.stage): job for job in latest(known).values()}
     return lambda place, stage: _newest(read_record(place, stage), by_place, queue, (place, stage))

@@ -42,10 +42,21 @@ class QueuedJob:
 Queue = dict[str, QueuedJob]
 
 
-def read_queue() -> Queue | None:
-    """This user's jobs that have not ended, by id (1234, or 1234_5 for an element of an array); None: no answer."""
-    command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={_FORMAT}"]
-    done = ask(command, ANSWER_S)
+def read_queue(known: Iterable[str | None] = ()) -> Queue | None:
+    """Jobs that have not ended, by id (1234, or 1234_5 for an element of an array); None: no answer.
+
+    This user's, and those of ``known`` whoever started them: a study may belong to several people.
+    """
+    own = _squeue(f"--user={os.getuid()}")
+    if own is None:
+        return None
+    others = [number for number in known if number is not None and number not in own]
+    # squeue takes it for an error if it knows none of them any more.
+    return {**own, **(_squeue(f"--jobs={','.join(others)}") or {})} if others else own
+
+
+def _squeue(whose: str) -> Queue | None:
+    done = ask(["squeue", "--noheader", "--array", whose, f"--format={_FORMAT}"], ANSWER_S)
     if done is None or done.returncode:
         return None
     rows = [line.split("|", 4) for line in done.stdout.splitlines()]

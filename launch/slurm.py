@@ -50,7 +50,7 @@ def settled_queue(jobs: Sequence[SlurmJob]) -> Queue:
     ours = {job.job_id for job in jobs if job.ending is None}
     deadline = time.monotonic() + ENDING_S
     while True:
-        queue = read_queue()
+        queue = read_queue(ours)
         if queue is None:
             raise SchedulerSilent("squeue does not answer: nobody knows what runs, so nothing is submitted; try again")
         ending = [number for number, job in queue.items() if number in ours and job.is_ending]

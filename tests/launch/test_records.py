@@ -12,7 +12,7 @@ from launch.config import load_study
 from launch.graph import build_graph
 from launch.jobs import SlurmJob, write_jobs
 from launch.records import SILENT, study_records
-from launch.scheduler import QueuedJob, ask
+from launch.scheduler import QueuedJob, ask, read_queue
 from launch.state import JobRecord, PointState, study_states, write_record
 from launch.study import write_study
 from pretrain.rundir import write_json
@@ -43,7 +43,7 @@ class Study:
         """What squeue says of job 5; an empty state: it is not there; None: no answer."""
         job = QueuedJob("5", state or "", "n7", reason, "n")
         found = None if state is None else {"5": job} if state else {}
-        self.monkeypatch.setattr("launch.records.read_queue", lambda: found)
+        self.monkeypatch.setattr("launch.records.read_queue", lambda known: found)
 
     def state(self) -> PointState:
         manifest: StudyManifest = self.manifest
@@ -89,7 +89,7 @@ def test_silence_is_not_taken_for_an_end(study: Study) -> None:
 
 def test_a_finished_run_asks_nobody(study: Study) -> None:
     study.submitted(ending="finished")
-    study.monkeypatch.setattr("launch.records.read_queue", lambda: pytest.fail("asked"))
+    study.monkeypatch.setattr("launch.records.read_queue", lambda known: pytest.fail("asked"))
     (study.run / "result.json").write_text(json.dumps({"fingerprint": study.point.fingerprint, "total_steps": 10}))
     assert study.state().stage == "trained"
 
@@ -110,3 +110,16 @@ def test_an_answer_has_a_deadline_and_may_be_missing(tmp_path: Path) -> None:
     answer = ask(["cat"], 5.0, "text")
     assert answer is not None
     assert answer.stdout == "text"
+
+
+def test_jobs_of_somebody_else_are_found_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"--user": "5|RUNNING|n1|None|mine\n", "--jobs": "7_1|PENDING||Priority|theirs\n"}
+    lines = "".join(f"*{option}=*) printf '{text}';;" for option, text in answers.items())
+    (tmp_path / "squeue").write_text(f'#!/bin/sh\ncase "$*" in {lines} esac\n')
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert set(read_queue() or {}) == {"5"}
+    assert set(read_queue(["5"]) or {}) == {"5"}
+    found = read_queue(["5", "7_1", None])
+    assert found is not None
+    assert found["7_1"] == QueuedJob("7_1", "PENDING", "", "Priority", "theirs")
