@@ -146,6 +146,29 @@ def test_interrupted_evaluation_goes_on_with_the_rows_it_has(
     assert [row["name"] for row in result_of(run, "finetune")["rows"]] == ["supervised", "fine-tuned"]
 
 
+def test_held_out_images_choose_and_are_fitted_only_afterwards(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[Tensor] = []
+    augmented = ImageSet.augmented
+
+    def watched(images: ImageSet, index_n: Tensor, *rest: Any, **settings: Any) -> Any:
+        fitted.append(index_n)
+        return augmented(images, index_n, *rest, **settings)
+
+    monkeypatch.setattr(ImageSet, "augmented", watched)
+    run = write_run(tmp_path / "run", small_data)
+    arguments = ["methods=[finetune]", "initialisations=[pretrained]", "label_fractions=[0.5]", "epochs=1"]
+    assert main(["finetune", str(run.path), *arguments, "head_learning_rates=[0.1, 1.0]"]) == 0
+    *choosing, final = fitted
+    held_out_n = final[held_out_mask(final, fraction=0.1, seed=0)]
+    assert len(final) == 120
+    assert len(held_out_n) > 3
+    assert len(choosing) == 2
+    for index_n in choosing:
+        assert set(index_n.tolist()) == set(final.tolist()) - set(held_out_n.tolist())
+
+
 def test_test_labels_choose_nothing(small_data: Path, tmp_path: Path) -> None:
     """The same training images beside wrongly labelled test images: only what was measured on the test set changes."""
     other = write_data(tmp_path / "data", shift_test=1)

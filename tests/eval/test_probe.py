@@ -94,6 +94,12 @@ def test_linear_from_start_to_result(
     assert result["top1_interval"][0] < result["top1"] <= result["top1_interval"][1] + 1e-9
     assert result["top1"] <= result["top5"]
     assert len(result["per_class"]) == 7
+    assert sum(map(sum, result["confusion"])) == 60
+    assert 0 < result["train_loss"] < 1
+    assert result["train_top1"] > 95
+    assert result["test_loss"] > 0
+    assert result["hyperparameters"] == {"l2": result["l2"]}
+    assert all(row["held_out_loss"] > 0 and row["train_loss"] > 0 for row in result["grid"])
     assert result["knn_top1"] > 90
     assert [row["l2"] for row in result["grid"]] == [0.1, 0.01, 0.001]
     assert result["l2"] in (0.1, 0.01, 0.001)
