@@ -105,8 +105,10 @@ class ViewMaker:
         run: Callable[..., Iterable[None]] = self._pool.map if self._pool is not None else map
         for _ in run(lambda part: render(index_B[part], target[part]), parts):
             pass  # raises what a chunk raised
-        labels_B = torch.from_numpy(self.table.label_N[index_B])
-        return Batch(views_BV3SS, labels_B, torch.from_numpy(index_B.copy()))
+        numbers = (torch.from_numpy(self.table.label_N[index_B]), torch.from_numpy(index_B.copy()))
+        if views_BV3SS.is_pinned():  # a copy from other memory would make the host wait
+            numbers = (numbers[0].pin_memory(), numbers[1].pin_memory())
+        return Batch(views_BV3SS, *numbers)
 
     def _render(
         self, index_b: Indices, window_b4: npt.NDArray[np.int64], rendering: Rendering, epoch: int, views: Views
