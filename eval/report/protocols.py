@@ -51,7 +51,7 @@ def protocols_section(found: Found, asked: set[str]) -> Section | None:
         settings = list(dict.fromkeys(value.row[0] for value in by_labels))
         ordered.sort(key=lambda value: settings.index(value.row[0]))
         tables.append(
-            _table("Random, supervised, linear, fine-tuned, by the share of labels", ("Setting", ""), ordered)
+            _table("Random, supervised, linear, fine-tuned, by the share of labels", ("Setting", "Method"), ordered)
         )
     distilled = _distillation(found)
     tables += [distilled] if distilled else []

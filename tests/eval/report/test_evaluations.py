@@ -46,7 +46,7 @@ def test_protocols_side_by_side(grid_report: Report) -> None:
         "Transfer to CIFAR-100",
     )
     assert {"Random encoder", "Supervised with labels"} <= {row[0].text for row in table.rows}
-    assert by_labels.headers == ("Setting", "", "1 % of labels", "10 % of labels", "100 % of labels")
+    assert by_labels.headers == ("Setting", "Method", "1 % of labels", "10 % of labels", "100 % of labels")
     assert [row[1].text for row in by_labels.rows[:4]] == ["random", "supervised", "linear", "fine-tuned"]
     assert distilled.headers[3:5] == ("Student %", "Teacher %")
 
