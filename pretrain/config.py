@@ -37,6 +37,7 @@ class DataConfig(Section):
     loader: Literal["ffcv", "beton"] = "ffcv"
     workers: PositiveInt = 1  # threads per rank
     batches_ahead: PositiveInt = 2
+    decoded_in_memory: bool = False  # keep JPEG images decoded, once per rank, from their first use on
 
 
 class ViewSettings(Section):
@@ -321,7 +322,7 @@ class PretrainConfig(Section):
 
 # What changes the speed of a run, or what is kept of it, but not its result.
 _SPEED_ONLY: dict[str, tuple[str, ...]] = {
-    "data": ("directory", "loader", "workers", "batches_ahead"),
+    "data": ("directory", "loader", "workers", "batches_ahead", "decoded_in_memory"),
     "": ("device", "batch_norm_library", "log", "checkpoint", "run"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pretrain.config import DataConfig
 from pretrain.data.batch import Batch
 from pretrain.data.beton import read_table
 from pretrain.data.handoff import in_background
@@ -15,9 +16,10 @@ from pretrain.data.views import Rendering, ViewMaker
 class BetonLoader:
     """Batches of one rank, made ahead by a thread of this process. See `batch.Loader`."""
 
-    def __init__(self, path: Path, order: RankOrder, rendering: Rendering, workers: int, batches_ahead: int) -> None:
+    def __init__(self, path: Path, order: RankOrder, rendering: Rendering, data: DataConfig) -> None:
+        workers, batches_ahead = data.workers, data.batches_ahead
         self._order, self._rendering, self._ahead = order, rendering, batches_ahead
-        self._maker = ViewMaker(read_table(path), workers)
+        self._maker = ViewMaker(read_table(path), workers, data.decoded_in_memory)
         self.images = order.images
         self.batches_per_epoch = order.batches_per_epoch
         self.batch_size_per_rank = order.batch_size_per_rank

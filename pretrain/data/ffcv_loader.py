@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pretrain.config import DataConfig
 from pretrain.data.batch import Batch
 from pretrain.data.beton import image_table, read_layout
 from pretrain.data.handoff import Handoff
@@ -75,9 +76,10 @@ class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
     ffcv does not tell an operation the epoch; the thread that runs the stages does, with `use_epoch`.
     """
 
-    def __init__(self, path: Path, rendering: Rendering, workers: int) -> None:
+    def __init__(self, path: Path, rendering: Rendering, workers: int, decoded_in_memory: bool = False) -> None:
         super().__init__()
         self._path, self._rendering, self._workers = path, rendering, workers
+        self._decoded_in_memory = decoded_in_memory
         self._thread = threading.local()
         self._maker: ViewMaker | None = None
 
@@ -87,7 +89,8 @@ class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
 
     def open(self, data: npt.NDArray[np.uint8], image_N: Any, label_N: Any, allocations: Any) -> None:
         """Take the file as ffcv has read it."""
-        self._maker = ViewMaker(image_table(self._path, data, image_N, label_N, allocations), self._workers)
+        table = image_table(self._path, data, image_N, label_N, allocations)
+        self._maker = ViewMaker(table, self._workers, self._decoded_in_memory)
 
     def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, None]:
         """ffcv's protocol. No memory of ffcv's ring: a batch that is kept must not change."""
@@ -179,10 +182,10 @@ class _ViewLoader(FFCVLoaderBase):  # type: ignore[misc]
 class FFCVLoader:
     """Batches of one rank through ffcv.Loader. See `batch.Loader`."""
 
-    def __init__(self, path: Path, order: RankOrder, rendering: Rendering, workers: int, batches_ahead: int) -> None:
+    def __init__(self, path: Path, order: RankOrder, rendering: Rendering, data: DataConfig) -> None:
         self._order = order
-        self._operation = RenderViews(path, rendering, workers)
-        self._loader = _ViewLoader(path, self._operation, order.batch_size_per_rank, workers, batches_ahead)
+        self._operation = RenderViews(path, rendering, data.workers, data.decoded_in_memory)
+        self._loader = _ViewLoader(path, self._operation, order.batch_size_per_rank, data.workers, data.batches_ahead)
         self.images = order.images
         self.batches_per_epoch = order.batches_per_epoch
         self.batch_size_per_rank = order.batch_size_per_rank

@@ -49,7 +49,7 @@ def build_loader(
         raise ValueError(f"{path}: {error}") from None
     if group is not None:
         check_shards(path, rank_order, group)
-    arguments = (path, rank_order, Rendering.of(augmentation, seed), data.workers, data.batches_ahead)
+    arguments = (path, rank_order, Rendering.of(augmentation, seed), data)
     match data.loader:
         case "beton":
             from pretrain.data.beton_loader import BetonLoader

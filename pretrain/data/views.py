@@ -21,12 +21,11 @@ from pretrain.data import kernels_jpeg, kernels_view, turbojpeg
 from pretrain.data.batch import Batch
 from pretrain.data.beton import JPEG, RAW, ImageTable
 from pretrain.data.kernels_draw import DRAWN, SETTINGS, settings_record
-from pretrain.data.memory import BatchMemory
+from pretrain.data.memory import PADDING, BatchMemory, KeptImages
 from pretrain.data.order import Indices
 
 CENTRE_FRACTION = 0.875  # of the shorter side: SimCLR's evaluation crop, 224 of 256 px
 _DECODED_PER_CHUNK = 8  # few enough that pixels are still in cache when they are rendered
-_PADDING = 8
 
 _RANDOM_WINDOWS = np.empty((0, 4), np.int64)
 
@@ -52,12 +51,13 @@ class Rendering:
 class ViewMaker:
     """Reads, decodes and renders samples of one file with ``workers`` threads. Thread-safe."""
 
-    def __init__(self, table: ImageTable, workers: int) -> None:
+    def __init__(self, table: ImageTable, workers: int, decoded_in_memory: bool = False) -> None:
         self.table = table
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="views") if workers > 1 else None
         self._raw = bool((table.mode_N == RAW).all())
         self._memory, self._thread = BatchMemory(), threading.local()
+        self._kept = KeptImages(table) if decoded_in_memory and not self._raw else None
         self._turbojpeg = bool((table.mode_N == JPEG).all()) and turbojpeg.load()
 
     def augmented(self, index_B: Indices, rendering: Rendering, epoch: int) -> Batch:
@@ -128,18 +128,30 @@ class ViewMaker:
         offset_b, height_b, width_b = table.offset_N[index_b], table.height_N[index_b], table.width_N[index_b]
         if self._raw:
             return table.data, offset_b
+        if self._kept is not None:
+            missing = np.unique(index_b[~self._kept.there_N[index_b]])
+            self._decode(missing, self._kept.pixels, self._kept.start_N[missing])
+            self._kept.there_N[missing] = True
+            return self._kept.readable, self._kept.start_N[index_b]
         end_b = np.cumsum(3 * height_b * width_b)
         start_b = np.concatenate([[0], end_b[:-1]])
-        pixels = self._buffer(int(end_b[-1]) + _PADDING)
-        if self._turbojpeg:
-            bad = kernels_jpeg.decode(table.data, offset_b, table.size_N[index_b], height_b, width_b, start_b, pixels)
-            if bad >= 0:
-                raise self._undecodable(int(index_b[bad]))
-        else:
-            for index, start, end in zip(index_b, start_b, end_b, strict=True):
-                pixels[start:end] = self.original(int(index)).reshape(-1)
+        pixels = self._buffer(int(end_b[-1]) + PADDING)
+        self._decode(index_b, pixels, start_b)
         pixels.setflags(write=False)  # the type of the mapped file: one compilation serves both
         return pixels, start_b
+
+    def _decode(self, index_b: Indices, pixels: npt.NDArray[np.uint8], start_b: npt.NDArray[np.int64]) -> None:
+        """Pixels of the samples to pixels[start_b:]."""
+        table = self.table
+        height_b, width_b = table.height_N[index_b], table.width_N[index_b]
+        if self._turbojpeg:
+            places = (table.offset_N[index_b], table.size_N[index_b], height_b, width_b, start_b)
+            bad = kernels_jpeg.decode(table.data, *places, pixels)
+            if bad >= 0:
+                raise self._undecodable(int(index_b[bad]))
+            return
+        for index, start, size in zip(index_b, start_b, 3 * height_b * width_b, strict=True):
+            pixels[start : start + size] = self.original(int(index)).reshape(-1)
 
     def _buffer(self, size: int) -> npt.NDArray[np.uint8]:
         """Memory of the calling thread, the same at every call."""

@@ -17,6 +17,7 @@ from pretrain.data import turbojpeg
 from pretrain.data.beton import read_table
 from pretrain.data.catalog import beton_path
 from pretrain.data.loader import Batch, Loader, build_loader
+from pretrain.data.views import ViewMaker
 from tests.data.conftest import JPEG_IMAGES, RAW_IMAGES
 
 LoaderName = Literal["ffcv", "beton"]
@@ -27,9 +28,13 @@ GLOBAL_BATCH = 12
 def make(
     directory: Path, loader: LoaderName, *, rank: int = 0, world_size: int = 1, workers: int = 1, seed: int = 1,
     images: int | None = None, batch: int = GLOBAL_BATCH, side: int = 24, group: Any = None,
+    decoded_in_memory: bool = False,
 ) -> Loader:  # fmt: skip
     dataset = "synthetic" if directory.name.startswith("raw") else "imagefolder"
-    data = DataConfig(dataset=dataset, directory=directory, loader=loader, workers=workers, images=images)
+    data = DataConfig(
+        dataset=dataset, directory=directory, loader=loader, workers=workers, images=images,
+        decoded_in_memory=decoded_in_memory,
+    )  # fmt: skip
     augmentation = AugmentationConfig(crop_size_px=side, blur_kernel_fraction=0.2, solarize_probability=0.2)
     return build_loader(
         data, augmentation, seed=seed, global_batch_size=batch, rank=rank, world_size=world_size, group=group
@@ -158,6 +163,37 @@ def test_a_damaged_image_is_named(jpeg_directory: Path, tmp_path: Path, loader: 
         list(it.epoch(0))
     it.close()
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_images_kept_in_memory_are_the_same(
+    jpeg_directory: Path, loader: LoaderName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second epoch on nothing is decoded; with threads, and without libturbojpeg too."""
+    wanted = [digests(jpeg_directory, "beton", epoch) for epoch in range(3)]
+    for turbo in (True, False):
+        monkeypatch.setattr(turbojpeg, "load", (lambda: True) if turbo else (lambda: False))
+        it = make(jpeg_directory, loader, workers=2, decoded_in_memory=True)
+        for epoch in range(3):
+            got = [hashlib.sha256(b"".join(part.numpy().tobytes() for part in batch)) for batch in it.epoch(epoch)]
+            assert [digest.hexdigest() for digest in got] == wanted[epoch]
+        it.close()
+    decoded: list[int] = []
+    real = ViewMaker._decode
+    monkeypatch.setattr(
+        ViewMaker, "_decode", lambda self, index, *rest: (decoded.extend(index), real(self, index, *rest))[1]
+    )
+    it = make(jpeg_directory, loader, decoded_in_memory=True, batch=JPEG_IMAGES)
+    for epoch in range(3):
+        list(it.epoch(epoch))
+    it.close()
+    assert sorted(decoded) == list(range(JPEG_IMAGES))
+
+
+def test_images_that_do_not_fit_memory_are_refused(jpeg_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretrain.data.memory._available_bytes", lambda: 1000)
+    with pytest.raises(ValueError, match=r"decoded_in_memory: the images of .* GB of memory are available"):
+        make(jpeg_directory, "beton", decoded_in_memory=True)
 
 
 def test_without_libturbojpeg_the_pixels_are_the_same(jpeg_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
