@@ -17,6 +17,9 @@ from pretrain.configio import validate
 from pretrain.rundir import RunDirectory, read_json, write_json
 
 FILE_NAME = "jobs.json"
+# submitit's own files: scripts, pickles, and what tasks print before they know their log. No %j in it: Slurm opens
+# output files before submitit could have made a folder for the job.
+FOLDER = "slurm"
 
 Key = tuple[str, str]  # (directory, stage)
 

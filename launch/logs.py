@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eval.manifest import Point, StudyManifest, read_manifest
+from launch.jobs import FOLDER, latest, read_jobs
 from launch.process import readable_tail
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
@@ -15,16 +16,29 @@ def show_logs(directory: Path, name: str | None, lines: int) -> None:
     Raises ConfigError where no point matches or nothing was started yet.
     """
     manifest = read_manifest(directory)
-    folders = [directory / point.directory for point in matching_points(directory, manifest, name)]
+    points = matching_points(directory, manifest, name)
+    folders = [directory / point.directory for point in points]
     if name is None:
         folders.insert(0, directory)
     logs = sorted((log for folder in folders for log in (folder / "logs").glob("*.log")), key=_modified)
+    logs += _outputs_of_tasks(directory, {point.name for point in points})
     if not logs:
         raise ConfigError(str(directory), [Problem(name or "", "has no logs: nothing of it was started yet")])
     for log in logs:
         print(f"==> {log} <==")
         print(readable_tail(log, lines=lines))
         print()
+
+
+def _outputs_of_tasks(directory: Path, points: set[str]) -> list[Path]:
+    """What tasks of the newest Slurm jobs printed beside the log: errors of other ranks, or from before the start."""
+    newest = [job for job in latest(read_jobs(directory)).values() if job.point in points and job.job_id]
+    outputs = [path for job in newest for path in sorted((directory / FOLDER).glob(f"{job.job_id}_*_log.out"))]
+    return [path for path in outputs if any(not line.startswith("submitit INFO") for line in _lines(path))]
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
 
 
 def matching_points(directory: Path, manifest: StudyManifest, name: str | None) -> list[Point]:

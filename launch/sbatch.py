@@ -13,13 +13,11 @@ from typing import Any
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
+from launch.jobs import FOLDER
 from launch.rank import RankTask
 from launch.targets import SlurmTarget
 from launch.tasks import Kind, Task
 
-# submitit's own files: scripts, pickles, and what tasks print before they know their log. No %j in it: Slurm opens
-# output files before submitit could have made a folder for the job.
-FOLDER = "slurm"
 SECONDS_BETWEEN_SUBMISSIONS = 0.02
 
 

@@ -11,6 +11,7 @@ from eval.manifest import StudyManifest
 from launch.config import load_study
 from launch.graph import build_graph
 from launch.jobs import SlurmJob, write_jobs
+from launch.logs import show_logs
 from launch.records import SILENT, study_records
 from launch.scheduler import QueuedJob, ask, read_queue
 from launch.state import JobRecord, PointState, study_states, write_record
@@ -102,6 +103,23 @@ def test_the_newer_start_counts(study: Study) -> None:
     assert study.state().detail == "train ended with exit status 3"
     study.submitted(submitted=300.0)
     assert "Slurm job 5" in study.state().detail
+
+
+def test_logs_show_what_only_another_rank_said(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    study.submitted()
+    outputs = {
+        "5_0": "submitit INFO starting\n",
+        "5_3": "submitit INFO starting\nMemoryError on rank 3\n",
+        "6_0": "else",
+    }
+    for name, text in outputs.items():
+        path = study.directory / f"slurm/{name}_log.out"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    show_logs(study.directory, study.point.name, 5)
+    printed = capsys.readouterr().out
+    assert "MemoryError on rank 3" in printed
+    assert printed.count("==>") == 1
 
 
 def test_an_answer_has_a_deadline_and_may_be_missing(tmp_path: Path) -> None:
