@@ -12,8 +12,8 @@ from eval.report.collect import PointRecord, number
 from eval.report.sections import Picture
 from eval.report.text import count
 
-SIDE_PX = 640
-COLOURS = 64  # of the palette: points of ten classes on white need no more
+SIDE_PX = 900
+COLOURS = 96  # of the palette: points of ten classes on white need no more
 BUDGET_BYTES = 600_000  # all pictures together
 
 
@@ -52,5 +52,5 @@ def _small(path: Path) -> bytes | None:
         return None
     flat.thumbnail((SIDE_PX, SIDE_PX))
     file = io.BytesIO()
-    flat.quantize(COLOURS).save(file, format="PNG", optimize=True)
+    flat.quantize(COLOURS, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)
     return file.getvalue()

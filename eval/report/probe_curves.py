@@ -18,10 +18,7 @@ METRICS = (("top1", "Accuracy of the probe (%)", True), ("loss", "Loss of the pr
 
 def probe_curves_section(found: Found) -> Section | None:
     """Train and test accuracy and loss by epoch of everything that was trained on the labels."""
-    groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for setting, record, result in found:
-        for what, curves in _curves_of(result):
-            groups.setdefault(f"{setting}: {what}", []).append((record.point.seed, curves))
+    groups = _groups(found)
     figures = []
     for key, title, percents in METRICS:
         drawn: dict[str, list[Series]] = {}
@@ -49,6 +46,22 @@ def probe_curves_section(found: Found) -> Section | None:
         notes=(f"{many(more, 'more setting')} not drawn here.",) if more > 0 else (),
         folded_figures=True,
     )
+
+
+def _groups(found: Found) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+    """(seed, curves) by what a panel shows; evaluations with other settings get panels of their own."""
+    marks: dict[str, set[str]] = {}
+    parts = [
+        (f"{setting}: {what}", str(result.get("fingerprint", ""))[:4], record.point.seed, curves)
+        for setting, record, result in found
+        for what, curves in _curves_of(result)
+    ]
+    for label, mark, _, _ in parts:
+        marks.setdefault(label, set()).add(mark)
+    groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for label, mark, seed, curves in parts:
+        groups.setdefault(f"{label} ({mark})" if len(marks[label]) > 1 else label, []).append((seed, curves))
+    return groups
 
 
 def _curves_of(result: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -161,3 +161,14 @@ def test_results_of_other_settings_are_marked(small: SyntheticStudy) -> None:
     table = section(make_report(collect(small.directory)), "protocols").tables[0]
     assert [h for h in table.headers if h.startswith("Linear, L-BFGS")] == ["Linear, L-BFGS", "Linear, L-BFGS (cafe)"]
     assert column(table, "Linear, L-BFGS (cafe)") == {"batch 64": "55.00", "batch 256": "–"}
+
+
+def test_curves_of_other_settings_have_their_own_panels(small: SyntheticStudy) -> None:
+    folder = small.run_directory(small.points[0].name) / "eval" / "linear-bbbbbbbbbbbb"
+    other = folder.with_name("linear-cccccccccccc") / "result.json"
+    other.parent.mkdir()
+    other.write_text((folder / "result.json").read_text())
+    small.edit(other, lambda value: value.update(fingerprint="cccccccccccc"))
+    figure = section(make_report(collect(small.directory)), "probe-curves").figures[0]
+    found = {panel.title: len(panel.series) for panel in figure.panels if panel.title.startswith("batch 64: linear")}
+    assert found == {"batch 64: linear probe (bbbb)": 4, "batch 64: linear probe (cccc)": 2}
