@@ -91,7 +91,9 @@ def _ffcv_loader() -> type[FFCVLoader]:
         from pretrain.data.ffcv_loader import FFCVLoader
     except ImportError as error:
         raise ImportError(
-            f"data.loader: ffcv cannot be imported ({error}). Install it (pip install 'bigbatch[ffcv]'), or set "
-            "data.loader=beton, which makes the same batches without it"
+            f"data.loader: ffcv cannot be imported ({error}). Set data.loader=beton, which makes the same batches "
+            "without it; or install it with pip install 'bigbatch[ffcv]', after what it is compiled against: apt-get "
+            "install build-essential pkg-config libturbojpeg0-dev libopencv-dev, or conda install -c conda-forge "
+            "compilers pkg-config libjpeg-turbo opencv"
         ) from error
     return FFCVLoader

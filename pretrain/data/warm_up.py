@@ -25,12 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        write_split(synthetic("train", 8), directory, dataset="synthetic", split="train", storage=Storage("raw"))
-        data = DataConfig(dataset="synthetic", directory=directory, loader="beton")
-        loader = build_loader(data, AugmentationConfig(crop_size_px=32), seed=0, global_batch_size=8)
-        next(iter(loader.epoch(0)))
-        loader.close()
-        next(iter(evaluation_batches(directory, "train", size_px=32, batch_size=8)))
+        for split, stored_as in (("raw", Storage("raw")), ("jpg", Storage("jpg"))):
+            write_split(synthetic(split, 8), directory, dataset="synthetic", split=split, storage=stored_as)
+            data = DataConfig(dataset="synthetic", directory=directory, split=split, loader="beton")
+            loader = build_loader(data, AugmentationConfig(crop_size_px=32), seed=0, global_batch_size=8)
+            next(iter(loader.epoch(0)))
+            loader.close()
+            next(iter(evaluation_batches(directory, split, size_px=32, batch_size=8)))
     return 0
 
 

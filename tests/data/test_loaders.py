@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import shutil
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Literal
@@ -201,6 +202,12 @@ def test_without_libturbojpeg_the_pixels_are_the_same(jpeg_directory: Path, monk
     wanted = digests(jpeg_directory, "beton")
     monkeypatch.setattr(turbojpeg, "load", lambda: False)
     assert digests(jpeg_directory, "beton") == wanted
+
+
+def test_a_missing_ffcv_is_explained(raw_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pretrain.data.ffcv_loader", None)
+    with pytest.raises(ImportError, match=r"Set data\.loader=beton.*libturbojpeg0-dev libopencv-dev.*conda-forge"):
+        make(raw_directory, "ffcv")
 
 
 def test_missing_and_wrong_data_are_explained(raw_directory: Path, tmp_path: Path) -> None:
