@@ -16,6 +16,10 @@ from pretrain.config import DataConfig
 REQUESTED_FILE = "requested.yaml"
 
 
+# torchrun would start ranks again on a store that still holds the addresses of those that are gone.
+ANOTHER_STORE = ("env", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
+
+
 def training_command(directory: Path, target: Target, *, node_rank: int = 0) -> tuple[str, ...]:
     """The run whose ``requested.yaml`` lies in ``directory``: its ranks on one machine, or those of one node.
 
@@ -26,7 +30,7 @@ def training_command(directory: Path, target: Target, *, node_rank: int = 0) -> 
         case LocalTarget():
             return (sys.executable, *_standalone(target), *run)
         case TorchrunTarget():
-            return (sys.executable, *_connected(target, directory.name, node_rank), *run)
+            return (*ANOTHER_STORE, sys.executable, *_connected(target, directory.name, node_rank), *run)
         case SlurmTarget():
             return (sys.executable, *run)
         case _:

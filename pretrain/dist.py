@@ -11,6 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 TIMEOUT_S = 600
 
@@ -76,13 +77,28 @@ def open_world(device: str = "auto", *, backend: str | None = None, timeout_s: f
         return
     backend = backend or ("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     timeout = timedelta(seconds=timeout_s)
-    dist.init_process_group(backend, timeout=timeout)
+    _join(backend, timeout)
     try:
         control = dist.new_group(backend="gloo", timeout=timeout)
         assert isinstance(control, dist.ProcessGroup), "a group of all ranks has every rank in it"
         yield World(rank, size, chosen, control)
     finally:
         dist.destroy_process_group()
+
+
+def _join(backend: str, timeout: timedelta) -> None:
+    """Join the default process group.
+
+    torchrun keeps its store when it starts a node's ranks again, and with it the addresses of those that are gone; on
+    one node all ranks agree on how often that was. (Between nodes they may not; `launch` makes torchrun open another.)
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or ranks_per_node_from_environment() < world_size_from_environment():
+        dist.init_process_group(backend, timeout=timeout)
+        return
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    own = dist.PrefixStore(f"restart_{restarts}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
 
 
 def _device(device: str, *, shared: bool) -> torch.device:

@@ -47,7 +47,7 @@ PATIENCE = "join_timeout=86400,read_timeout=86400"
 def test_the_command_of_a_node(options: dict[str, Any], node: int, expected: str) -> None:
     target = TorchrunTarget(**{**TARGET, **options})
     line = command_line(training_command(Path("runs/x-01"), target, node_rank=node))
-    assert line == f"python -m torch.distributed.run {expected} {RUN}"
+    assert line == f"env TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 python -m torch.distributed.run {expected} {RUN}"
 
 
 def test_the_first_node_does_everything_the_others_train(workplace: Workplace) -> None:
@@ -125,7 +125,11 @@ def test_two_nodes_meet(tmp_path: Path) -> None:
         subprocess.Popen(
             training_command(tmp_path, target, node_rank=rank),
             cwd=tmp_path,
-            env={"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+            env={
+                "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+                "PYTHONPATH": str(tmp_path),
+                "OMP_NUM_THREADS": "1",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
