@@ -48,7 +48,7 @@ class FeatureConfig(Section):
     train_images: PositiveInt | None = None  # use only this many, a fixed subset of the split
     size_px: Annotated[int, Field(ge=8)] | None = None  # side of the central crop
     batch_size: PositiveInt = 500  # images per forward pass: speed only
-    workers: PositiveInt | None = None  # threads that decode and augment images; null: one per core
+    workers: PositiveInt | None = None  # threads that make images; null: one on a CPU, all cores beside a GPU
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cache: bool = True  # keep the features below the run's directory
     allow_unfinished: bool = False  # evaluate the newest checkpoint of a run that has no result

@@ -94,8 +94,16 @@ def feature_source(encoder: FrozenEncoder, config: FeatureConfig) -> FeatureSour
 
 
 def threads(config: FeatureConfig) -> int:
-    """Threads that decode and augment images: as many as wanted, else one per core."""
-    return config.workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """Threads that decode and augment images: as many as wanted, else this rank's share of the cores beside a GPU.
+
+    On a CPU one: the network needs the cores, and its threads wait for each other when others hold them up.
+    """
+    if config.workers is not None:
+        return config.workers
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def load_features(run: RunDirectory, source: FeatureSource, split: str, *, device: torch.device) -> Features:
