@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -115,18 +116,10 @@ def test_a_run_without_a_result_has_failed(
     assert "train ended without a result" in capsys.readouterr().out
 
 
-def test_failed_data_starts_no_run(workplace: Workplace, launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    import launch.tasks
-
-    monkeypatch.setattr(launch.tasks, "data_command", lambda data: ("false",))
-    assert main_with(workplace) == 1
+def test_failed_data_starts_no_run(workplace: Workplace, launch: Launch) -> None:
+    with mock.patch("launch.tasks.data_command", lambda data: ("false",)):
+        assert launch("study", workplace.study) == 1
     assert workplace.started() == []
-
-
-def main_with(workplace: Workplace) -> int:
-    from launch.__main__ import main
-
-    return main(["study", str(workplace.study)])
 
 
 def test_a_result_of_another_run_is_refused(
