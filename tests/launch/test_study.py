@@ -117,7 +117,7 @@ def test_a_run_without_a_result_has_failed(
 
 
 def test_failed_data_starts_no_run(workplace: Workplace, launch: Launch) -> None:
-    with mock.patch("launch.tasks.data_command", lambda data: ("false",)):
+    with mock.patch("launch.tasks.data_command", return_value=("false",)):
         assert launch("study", workplace.study) == 1
     assert workplace.started() == []
 
