@@ -131,13 +131,15 @@ class EncoderConfig(Section):
 class ProjectorConfig(Section):
     """MLP between encoder and loss: Linear, batch norm and ReLU in each layer, the last without ReLU.
 
-    ``last_batch_norm``: batch norm (without beta) after the last layer too, as SimCLR does.
+    ``last_batch_norm``: batch norm (without beta) after the last layer too, as SimCLR does. ``dropout``: share of the
+    features dropped ahead of each layer but the first, or of the only one; another way to make two views differ.
     """
 
     layers: Annotated[int, Field(ge=1, le=8)] = 2
     hidden_width: PositiveInt | None = None  # as wide as the features
     output_width: PositiveInt = 128
     last_batch_norm: bool = True
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 def _head(layers: int, hidden_width: int, output_width: int) -> ProjectorConfig:

@@ -115,7 +115,7 @@ class OnlineProbe(nn.Module):
             return {}
         top1 = self.counts[0] / self.counts[1].clamp_min(1)
         self.counts.zero_()
-        return {"online_top1": top1}
+        return {"online_probe_top1": top1}
 
     def get_extra_state(self) -> dict[str, int]:
         """How many steps it has learned."""

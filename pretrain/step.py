@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.data.batch import Batch
 from pretrain.gradients import GradientAverager
+from pretrain.models.dropout import next_draw
 from pretrain.objectives.base import Objective, ObjectiveOutput
 
 
@@ -36,15 +37,16 @@ def forward_backward(
         parts = [batch.views[first::micro_batches] for first in range(micro_batches)]
         output = _cached(objective, parts, batch.labels, measure)
     gradients.average_over_ranks()
+    next_draw(objective)
     return ObjectiveOutput(output.loss.detach(), output.metrics)
 
 
 def _cached(objective: Objective, parts: list[Tensor], labels: Tensor, measure: bool) -> ObjectiveOutput:
     number_of_views, random_states, embedded = parts[0].shape[1], [], []
     with torch.no_grad(), _running_statistics_kept(objective):
-        for part in parts:
+        for number, part in enumerate(parts):
             random_states.append(_random_state(part))
-            embedded.append(objective.embed_views(part).view(number_of_views, len(part), -1))
+            embedded.append(objective.embed_views(part, number, len(parts)).view(number_of_views, len(part), -1))
     # (V, B / n, n, D): image i of part j is image i * n + j of the batch.
     embeddings = torch.stack(embedded, dim=2).flatten(0, 2).requires_grad_()
     output = objective.loss(embeddings, labels, measure)
@@ -54,7 +56,7 @@ def _cached(objective: Objective, parts: list[Tensor], labels: Tensor, measure: 
     after = _random_state(parts[0])
     for number, (part, random_state) in enumerate(zip(parts, random_states, strict=True)):
         _set_random_state(random_state)
-        torch.autograd.backward(objective.embed_views(part), grads[:, :, number].flatten(0, 1))
+        torch.autograd.backward(objective.embed_views(part, number, len(parts)), grads[:, :, number].flatten(0, 1))
     _set_random_state(after)
     return output
 

@@ -10,6 +10,7 @@ import torch
 
 from pretrain.config import PretrainConfig
 from pretrain.data.loader import Batch, Loader, build_loader
+from pretrain.data.to_device import on_device
 from pretrain.dist import World, any_rank, mean_over_ranks
 from pretrain.gradients import GradientAverager
 from pretrain.metrics import MetricsLog, TrainingDiverged
@@ -88,8 +89,8 @@ def batches(loader: Loader, plan: TrainPlan, world: World, *, first_step: int) -
     step = first_step
     while step < plan.stop_step:
         epoch, first_batch = plan.position(step)
-        for batch in loader.epoch(epoch, first_batch=first_batch):
-            yield Batch(*(tensor.to(world.device, non_blocking=True) for tensor in batch))
+        for batch in on_device(loader.epoch(epoch, first_batch=first_batch), world.device):
+            yield batch
             step += 1
             if step == plan.stop_step:
                 return
@@ -102,7 +103,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def open_loader(config: PretrainConfig, world: World) -> Loader:
-    """This rank's part of the training data."""
+    """This rank's part of the training data. Collective: the ranks check that their parts make up the whole."""
     return build_loader(
         config.data,
         config.augmentation,
@@ -110,6 +111,7 @@ def open_loader(config: PretrainConfig, world: World) -> Loader:
         global_batch_size=config.global_batch_size,
         rank=world.rank,
         world_size=world.size,
+        group=world.control,
     )
 
 

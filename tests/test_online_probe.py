@@ -54,10 +54,10 @@ def on_rank(group: dist.ProcessGroup) -> dict[str, Tensor]:
 
 def test_it_learns_the_same_on_any_number_of_ranks(ranks: Ranks) -> None:
     expected = learned(None, 0, 1)
-    assert expected["online_top1"] > 0.8
+    assert expected["online_probe_top1"] > 0.8
     for result in ranks(3).run(on_rank):
         assert result.keys() == expected.keys()
-        for key in ("weight_CF", "bias_C", "mean_F", "var_F", "online_top1"):
+        for key in ("weight_CF", "bias_C", "mean_F", "var_F", "online_probe_top1"):
             torch.testing.assert_close(result[key], expected[key], rtol=1e-4, atol=1e-4)
 
 
@@ -85,7 +85,7 @@ def test_training_is_the_same_with_and_without_it() -> None:
         beside, probe = trained(CLASSES, micro_batches)
         assert all(torch.equal(without[key], beside[key]) for key in without)
         assert silent.metrics() == {}
-        assert 0 <= float(probe.metrics()["online_top1"]) <= 1
+        assert 0 <= float(probe.metrics()["online_probe_top1"]) <= 1
         assert bool(probe.weight_CF.any())
 
 
@@ -122,7 +122,7 @@ def test_images_without_a_label_teach_nothing() -> None:
         encoder(features)
         probe.learn(torch.full_like(labels, -1), views=1)
     assert not probe.weight_CF.any()
-    assert float(probe.metrics()["online_top1"]) == 0
+    assert float(probe.metrics()["online_probe_top1"]) == 0
 
 
 def test_it_goes_on_where_it_was() -> None:

@@ -43,13 +43,14 @@ OBJECTIVES: list[ObjectiveConfig] = [
     BYOLConfig(projector=PLAIN, predictor=PLAIN),
     SimSiamConfig(projector=HEAD, predictor=PLAIN),
     SupervisedConfig(),
+    SimCLRConfig(temperature=0.3, projector=HEAD.model_copy(update={"dropout": 0.4})),
 ]
 
 
 def name(config: Any) -> str:
-    return "-".join(
-        str(v) for k, v in config.model_dump().items() if k in ("name", "negatives", "sub_batch_size") and v
-    )
+    named = [str(v) for k, v in config.model_dump().items() if k in ("name", "negatives", "sub_batch_size") and v]
+    dropout = getattr(config, "projector", HEAD).dropout
+    return "-".join([*named, *(["dropout"] if dropout else [])])
 
 
 def objective_of(config: ObjectiveConfig, *, group_norm: bool = False) -> Objective:

@@ -25,7 +25,6 @@ R = TypeVar("R")
 # Reassociation and contraction let loops vectorise; NaN and infinity keep their meaning. One machine code serves all
 # ranks, threads and batch positions, so results still do not depend on them.
 _FAST_MATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
-_ensure_blas = linalg.ensure_blas
 
 
 def _import_without_scipy() -> None:
@@ -33,11 +32,14 @@ def _import_without_scipy() -> None:
 
     Code that does use linear algebra asks again when it is compiled, and then gets the import.
     """
+    check = getattr(linalg, "ensure_blas", None)
+    if check is None:  # another numba, which may do without
+        return
     linalg.ensure_blas = lambda: None
     try:
         importlib.import_module("numba.np.arraymath")
     finally:
-        linalg.ensure_blas = _ensure_blas
+        linalg.ensure_blas = check
 
 
 _import_without_scipy()

@@ -7,6 +7,7 @@ import itertools
 from torch import nn
 
 from pretrain.config import ProjectorConfig
+from pretrain.models.dropout import PositionalDropout
 
 
 def build_projector(config: ProjectorConfig, *, feature_width: int) -> nn.Sequential:
@@ -20,6 +21,8 @@ def build_projector(config: ProjectorConfig, *, feature_width: int) -> nn.Sequen
     layers: list[nn.Module] = []
     for index, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
         last = index == config.layers - 1
+        if config.dropout and (index or config.layers == 1):
+            layers.append(PositionalDropout(config.dropout))
         linear = nn.Linear(width_in, width_out, bias=last and not config.last_batch_norm)
         layers.append(linear)
         if config.last_batch_norm:

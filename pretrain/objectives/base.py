@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pretrain.collectives import Group
+from pretrain.collectives import Group, group_rank_and_size
 from pretrain.config import ProjectorConfig
+from pretrain.models.dropout import place_rows
 from pretrain.models.encoder import Encoder
 from pretrain.models.heads import build_projector
 from pretrain.models.inputs import join_views, to_float
@@ -42,11 +43,23 @@ class Objective(nn.Module):
         """
         return self.loss(self.embed_views(views), labels, measure)
 
-    def embed_views(self, views: Tensor) -> Tensor:
-        """Views (B, V, 3, S, S) uint8 -> embeddings (V * B, D), view after view, in one forward."""
+    def embed_views(self, views: Tensor, part: int = 0, parts: int = 1) -> Tensor:
+        """Views (B, V, 3, S, S) uint8 -> embeddings (V * B, D), view after view, in one forward.
+
+        Where the images are those number part, part + parts, ... of this rank, say so.
+        """
+        place_rows(self, self._positions(views, part, parts))
         images = to_float(join_views(views), channels_last=self.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast_bf16):
             return self.embed(images)
+
+    def _positions(self, views: Tensor, part: int, parts: int) -> Tensor:
+        """Where the rows of these views are in the global batch: view * G + image, (V * B,) int64."""
+        rank, world_size = group_rank_and_size(self.group)
+        of_rank = len(views) * parts
+        image_B = rank * of_rank + part + parts * torch.arange(len(views), device=views.device)
+        view_V = torch.arange(views.shape[1], device=views.device)
+        return (view_V[:, None] * (of_rank * world_size) + image_B).flatten()
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (V * B, 3, S, S) float, view after view -> what the loss takes (V * B, D)."""

@@ -1,0 +1,53 @@
+"""Dropout by position: its statistics, and what its mask depends on; tests/test_step.py has ranks and micro-batches."""
+
+import torch
+
+from pretrain.config import ProjectorConfig
+from pretrain.models.dropout import PositionalDropout, next_draw, place_rows
+from pretrain.models.heads import build_projector
+
+ROWS, WIDTH = 512, 256
+
+
+def dropout(probability: float = 0.3, seed: int = 0) -> PositionalDropout:
+    torch.manual_seed(seed)
+    made = PositionalDropout(probability)
+    made.rows_N = torch.arange(ROWS)
+    return made
+
+
+def test_the_share_is_dropped_and_the_rest_scaled() -> None:
+    y = dropout()(torch.ones(ROWS, WIDTH))
+    dropped = (y == 0).double()
+    assert abs(float(dropped.mean()) - 0.3) < 5 * (0.3 * 0.7 / y.numel()) ** 0.5
+    # Rows, and columns, are dropped independently of one another.
+    for counts, length in ((dropped.sum(0), ROWS), (dropped.sum(1), WIDTH)):
+        assert 0.8 < float(counts.var()) / (length * 0.3 * 0.7) < 1.25
+    assert torch.equal(y[y != 0].unique(), torch.tensor([1 / 0.7]))
+
+
+def test_the_mask_depends_on_key_draw_and_position_alone() -> None:
+    x = torch.ones(ROWS, WIDTH)
+    one = dropout()
+    first = one(x)
+    assert torch.equal(first, one(x)), "the second pass of gradient caching drops the same"
+    place_rows(one, torch.arange(ROWS).flip(0))
+    assert torch.equal(one(x), first.flip(0))
+    other = dropout(seed=1)(x)
+    place_rows(one, torch.arange(ROWS))
+    next_draw(one)
+    for another in (other, one(x), first.roll(1, 0), first.roll(1, 1)):
+        assert abs(float(((another == 0) == (first == 0)).double().mean()) - 0.58) < 0.01, "independent masks"
+
+
+def test_nothing_is_dropped_in_evaluation() -> None:
+    x = torch.randn(ROWS, WIDTH)
+    assert torch.equal(dropout().eval()(x), x)
+
+
+def test_heads_have_it_where_it_is_asked_for() -> None:
+    def count(**changes: object) -> int:
+        head = build_projector(ProjectorConfig.model_validate(changes), feature_width=8)
+        return sum(isinstance(module, PositionalDropout) for module in head)
+
+    assert [count(), count(dropout=0.1), count(dropout=0.1, layers=3), count(dropout=0.1, layers=1)] == [0, 1, 2, 1]
