@@ -23,11 +23,7 @@ EXAMPLES = """examples:
   python -m eval distill RUN_DIR label_fraction=0.1 'student={architecture: resnet18}'
   python -m eval transfer RUN_DIR 'directories=[data/cifar10, data/stl10]'
   python -m eval report runs/quick
-  python -m eval distill RUN_DIR label_fraction=0.1 'student={architecture: resnet18}'
-  python -m eval transfer RUN_DIR 'directories=[data/cifar10, data/stl10]'
   python -m eval report runs/quick runs/longer          (side by side)
-  python -m eval distill RUN_DIR label_fraction=0.1 'student={architecture: resnet18}'
-  python -m eval transfer RUN_DIR 'directories=[data/cifar10, data/stl10]'
   python -m eval report runs/quick --watch 30           (while it runs)"""
 
 

@@ -90,17 +90,8 @@ def fit_heads(
     grid: list[dict[str, Any]] = []
     chosen = 0
     if held_out_N is not None:
-        loss_H, top1_H = heads.measure(prepared(train.x_ND[held_out_N]), train.labels_N[held_out_N])
-        for i, (rate, decay) in enumerate(settings):
-            numbers = {
-                "held_out": float(top1_H[i]),
-                "held_out_loss": float(loss_H[i]),
-                "train_loss": float(train_loss[i]),
-            }
-            finite = all(math.isfinite(value) for value in (*numbers.values(), float(train_loss[full[i]])))
-            grid.append(
-                {"learning_rate": rate, "weight_decay": decay, **(numbers if finite else dict.fromkeys(numbers))}
-            )
+        measured = heads.measure(prepared(train.x_ND[held_out_N]), train.labels_N[held_out_N])
+        grid = _grid(settings, measured, train_loss, full)
         chosen = _best(grid)
     curves = _curves(history, full[chosen])
     if curves.diverged:
@@ -123,6 +114,23 @@ def fit_heads(
         "curves": curves.to_json(),
         "reported": "last epoch",
     }
+
+
+def _grid(
+    settings: list[tuple[float, float]], measured: tuple[Tensor, Tensor], train_loss: Any, full: range
+) -> list[dict[str, Any]]:
+    """A row for each setting; without numbers where training with it diverged."""
+    loss_H, top1_H = measured
+    grid: list[dict[str, Any]] = []
+    for i, (rate, decay) in enumerate(settings):
+        numbers = {
+            "held_out": float(top1_H[i]),
+            "held_out_loss": float(loss_H[i]),
+            "train_loss": float(train_loss[i]),
+        }
+        finite = all(math.isfinite(value) for value in (*numbers.values(), float(train_loss[full[i]])))
+        grid.append({"learning_rate": rate, "weight_decay": decay, **(numbers if finite else dict.fromkeys(numbers))})
+    return grid
 
 
 def _heads(
