@@ -68,11 +68,25 @@ def _stage(
     shortcut = None
     if stride != 1 or width_in != width_out:
         shortcut = nn.Sequential(
-            nn.Conv2d(width_in, width_out, 1, stride=stride, bias=False), nn.BatchNorm2d(width_out)
+            _Shortcut(width_in, width_out, 1, stride=stride, bias=False), nn.BatchNorm2d(width_out)
         )
     blocks = [block(width_in, planes, stride, shortcut)]
     blocks += [block(width_out, planes) for _ in range(depth - 1)]
     return nn.Sequential(*blocks), width_out
+
+
+class _Shortcut(nn.Conv2d):
+    """A 1x1 convolution that leaves out what its stride steps over before it convolves, where it must.
+
+    oneDNN (torch 2.11 to 2.15, CPU) writes outside its memory in the backward of a strided 1x1 convolution of fewer than
+    8 channels in channels_last. The result is the same.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.is_cuda or self.in_channels >= 8:
+            return super().forward(input)
+        rows, columns = self.stride
+        return nn.functional.conv2d(input[:, :, ::rows, ::columns], self.weight)
 
 
 def _initialise(encoder: nn.Module, *, zero_init_last_gamma: bool) -> None:

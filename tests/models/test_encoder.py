@@ -1,3 +1,5 @@
+from unittest import mock
+
 import pytest
 import torch
 from torchvision.models import resnet
@@ -6,6 +8,8 @@ from pretrain.config import EncoderConfig, ProjectorConfig
 from pretrain.models.encoder import build_encoder
 from pretrain.models.heads import build_projector
 from pretrain.models.inputs import join_views, to_float
+
+honest = torch.nn.functional.conv2d
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet34", "resnet50", "resnet101"])
@@ -64,3 +68,23 @@ def test_views_are_joined_view_after_view_and_scaled() -> None:
     torch.testing.assert_close(images[1], views[1, 0] / 255)
     torch.testing.assert_close(images[2], views[0, 1] / 255)
     assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_narrow_shortcuts_do_not_reach_the_convolution_that_damages_memory() -> None:
+    """oneDNN's backward writes outside its memory: strided 1x1 convolution, fewer than 8 channels, channels_last."""
+    torch.manual_seed(0)
+    x = torch.rand(3, 4, 15, 14).contiguous(memory_format=torch.channels_last).requires_grad_()
+    encoder = build_encoder(EncoderConfig(architecture="resnet18", width=0.0625))
+    shortcut = encoder.layer2[0].downsample[0]  # type: ignore[index,union-attr]
+    strides: list[object] = []
+    with mock.patch.object(
+        torch.nn.functional, "conv2d", lambda x, weight, stride=1: strides.append(stride) or honest(x, weight)
+    ):
+        y = shortcut(x)
+    assert strides == [1]
+    plain = x.detach().contiguous().requires_grad_()
+    expected = honest(plain, shortcut.weight, stride=2)
+    torch.testing.assert_close(y, expected)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(x.grad, plain.grad)
