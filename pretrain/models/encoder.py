@@ -78,8 +78,8 @@ def _stage(
 class _Shortcut(nn.Conv2d):
     """A 1x1 convolution that leaves out what its stride steps over before it convolves, where it must.
 
-    oneDNN (torch 2.11 to 2.15, CPU) writes outside its memory in the backward of a strided 1x1 convolution of fewer than
-    8 channels in channels_last. The result is the same.
+    oneDNN (torch 2.11 to 2.15, CPU) writes outside its memory in the backward of a strided 1x1 convolution of fewer
+    than 8 channels in channels_last. The result is the same.
     """
 
     def forward(self, input: Tensor) -> Tensor:
