@@ -28,6 +28,7 @@ def test_every_key_of_the_ablations_gets_a_figure(tmp_path: Path) -> None:
     assert set(found) == {
         "positives",
         "positives-grayscale_probability",
+        "dropout",
         "head",
         "head-output_width",
         "temperature",
