@@ -13,9 +13,9 @@ from eval.config import evaluation_config, evaluation_fingerprint
 from eval.manifest import FILE_NAME, Baseline, Curve, Point, Probe, Question, StudyManifest, read_manifest
 from launch.command import command_line, training_command
 from launch.config import Changes, QuestionConfig, StudyConfig
-from launch.points import PlannedPoint, Wish, flatten, plan_points, short_value, wishes
+from launch.points import PlannedPoint, Wish, plan_points, short_value, wishes
 from pretrain.config import PretrainConfig
-from pretrain.configio import parse_yaml, read_yaml
+from pretrain.configio import flatten, parse_yaml, read_yaml
 from pretrain.errors import ConfigError, Problem, did_you_mean
 from pretrain.plan import TrainPlan
 from pretrain.rundir import RunDirectory, git_revision

@@ -11,7 +11,7 @@ from typing import Any
 from launch.config import Changes, QuestionConfig, StudyConfig
 from launch.targets import Target
 from pretrain.config import DataConfig, PretrainConfig, fingerprint
-from pretrain.configio import deep_copy, set_by_path, validate
+from pretrain.configio import deep_copy, flatten, set_by_path, validate
 from pretrain.data.catalog import beton_path, existing_beton, image_count
 from pretrain.errors import ConfigError, Problem
 from pretrain.plan import TrainPlan, make_plan
@@ -153,17 +153,6 @@ def _shared_problem(where: str, message: str, having: Sequence[Wish], asked: Seq
         else:
             owners.append(f"{owner} at {'; '.join(dict.fromkeys(wish.what for wish in mine))}")
     return Problem(f"{where} (in {', '.join(owners)})", message)
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Changes:
-    """Nested sections as dotted keys."""
-    found: Changes = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found.update(flatten(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def short_key(key: str) -> str:

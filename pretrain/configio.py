@@ -128,6 +128,17 @@ def load(model: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model
     return validate(model, apply_overrides(read_yaml(path), overrides), str(path))
 
 
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted keys; an empty section stays a value."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found.update(flatten(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def dump_yaml(model: BaseModel) -> str:
     """YAML text of a configuration, every value written out."""
     return yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False)

@@ -85,7 +85,7 @@ class OnlineProbe(nn.Module):
         right = (logits_bC.argmax(1) == labels_b).sum()
         targets_bC = F.one_hot(labels_b.clamp_min(0), len(self.bias_C))
         errors_bC = (logits_bC.softmax(1) - targets_bC) * known_b[:, None]
-        rows = torch.stack((right, known_b.sum(), torch.as_tensor(len(labels_b), device=right.device)))
+        rows = torch.stack((right, known_b.sum(), torch.full_like(right, len(labels_b))))
         sums = [errors_bC.t() @ x_bF, errors_bC.sum(0), deviation_bF.sum(0), deviation_bF.square().sum(0), rows.float()]
         sizes = [part.numel() for part in sums]
         packed = all_reduce_(torch.cat([part.flatten() for part in sums]), self._group)

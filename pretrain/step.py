@@ -16,7 +16,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.data.batch import Batch
 from pretrain.gradients import GradientAverager
-from pretrain.models.dropout import next_draw
 from pretrain.objectives.base import Objective, ObjectiveOutput
 
 
@@ -37,7 +36,7 @@ def forward_backward(
         parts = [batch.views[first::micro_batches] for first in range(micro_batches)]
         output = _cached(objective, parts, batch.labels, measure)
     gradients.average_over_ranks()
-    next_draw(objective)
+    objective.next_draw()
     return ObjectiveOutput(output.loss.detach(), output.metrics)
 
 

@@ -141,3 +141,13 @@ def test_the_target_follows_parameters_and_buffers() -> None:
         if value.is_floating_point():
             torch.testing.assert_close(value, keep * before[key] + (1 - keep) * online[key])
     assert not any(p.requires_grad for p in target.parameters())
+
+
+@pytest.mark.parametrize("config", [SimCLRConfig(projector=HEAD), SupervisedConfig()], ids=name)
+def test_every_top1_that_is_logged_is_a_fraction(config: Any) -> None:
+    objective = objective_of(config).float()
+    output = forward_backward(objective, GradientAverager([]), batch(), micro_batches=1, measure=True)
+    shares = {key: float(value) for key, value in output.metrics.items() if key.endswith("_top1")}
+    assert shares
+    rows = 2 * IMAGES
+    assert all(0 <= share <= 1 and abs(share * rows - round(share * rows)) < 1e-3 for share in shares.values()), shares

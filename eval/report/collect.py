@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.manifest import Point, Probe, StudyManifest, read_manifest
-from pretrain.configio import read_yaml
+from pretrain.configio import flatten, read_yaml
 from pretrain.errors import ConfigError, Problem
 from pretrain.rundir import RunDirectory, read_json, read_json_lines
 
@@ -243,19 +243,9 @@ def _config(run: RunDirectory) -> dict[str, Any]:
 def _settings(path: Path) -> dict[str, Any]:
     """Dotted keys of a YAML file; none where it is missing or damaged."""
     try:
-        return _flat(read_yaml(path))
+        return flatten(read_yaml(path))
     except ConfigError:
         return {}
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            found.update(_flat(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:

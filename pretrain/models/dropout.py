@@ -35,7 +35,7 @@ class PositionalDropout(nn.Module):
     def forward(self, x_NF: Tensor) -> Tensor:
         if not self.training:
             return x_NF
-        assert self.rows_N is not None, "place_rows tells where each row belongs"
+        assert self.rows_N is not None, "rows_N tells where each row belongs"
         row_key_N1 = _hash(self.rows_N ^ _hash(self.draw ^ self.key))[:, None]
         bits_NF = _hash(row_key_N1 ^ _hash(torch.arange(x_NF.shape[1], device=x_NF.device))) >> (32 - _BITS)
         kept_NF = bits_NF >= round(self.probability * 2**_BITS)
@@ -45,22 +45,6 @@ class PositionalDropout(nn.Module):
     def next_draw(self) -> None:
         """Other features from now on."""
         self.draw += 1
-
-
-def place_rows(module: nn.Module, rows_N: Tensor) -> None:
-    """Tell every dropout in ``module`` where the rows of its next forward are in the global batch."""
-    for dropout in _dropouts(module):
-        dropout.rows_N = rows_N
-
-
-def next_draw(module: nn.Module) -> None:
-    """A step is done: every dropout in ``module`` drops other features from now on."""
-    for dropout in _dropouts(module):
-        dropout.next_draw()
-
-
-def _dropouts(module: nn.Module) -> list[PositionalDropout]:
-    return [child for child in module.modules() if isinstance(child, PositionalDropout)]
 
 
 def _hash(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from pretrain.collectives import Group, group_rank_and_size
 from pretrain.config import ProjectorConfig
-from pretrain.models.dropout import place_rows
+from pretrain.models.dropout import PositionalDropout
 from pretrain.models.encoder import Encoder
 from pretrain.models.heads import build_projector
 from pretrain.models.inputs import join_views, to_float
@@ -48,10 +49,22 @@ class Objective(nn.Module):
 
         Where the images are those number part, part + parts, ... of this rank, say so.
         """
-        place_rows(self, self._positions(views, part, parts))
+        if self._dropouts:
+            rows = self._positions(views, part, parts)
+            for dropout in self._dropouts:
+                dropout.rows_N = rows
         images = to_float(join_views(views), channels_last=self.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast_bf16):
             return self.embed(images)
+
+    def next_draw(self) -> None:
+        """A step is done: dropouts drop other features from now on."""
+        for dropout in self._dropouts:
+            dropout.next_draw()
+
+    @functools.cached_property
+    def _dropouts(self) -> list[PositionalDropout]:
+        return [module for module in self.modules() if isinstance(module, PositionalDropout)]
 
     def _positions(self, views: Tensor, part: int, parts: int) -> Tensor:
         """Where the rows of these views are in the global batch: view * G + image, (V * B,) int64."""

@@ -27,5 +27,5 @@ class Supervised(Objective):
         targets = labels.repeat(embeddings.shape[0] // labels.shape[0])
         loss = nn.functional.cross_entropy(full_precision(embeddings), targets)
         with torch.no_grad():
-            accuracy = (embeddings.argmax(1) == targets).float().mean() * 100
+            accuracy = (embeddings.argmax(1) == targets).float().mean()  # a fraction, as every top1 of metrics.jsonl
         return ObjectiveOutput(loss, {"loss": loss.detach(), "train_top1": accuracy})

@@ -3,7 +3,7 @@
 import torch
 
 from pretrain.config import ProjectorConfig
-from pretrain.models.dropout import PositionalDropout, next_draw, place_rows
+from pretrain.models.dropout import PositionalDropout
 from pretrain.models.heads import build_projector
 
 ROWS, WIDTH = 512, 256
@@ -31,11 +31,11 @@ def test_the_mask_depends_on_key_draw_and_position_alone() -> None:
     one = dropout()
     first = one(x)
     assert torch.equal(first, one(x)), "the second pass of gradient caching drops the same"
-    place_rows(one, torch.arange(ROWS).flip(0))
+    one.rows_N = torch.arange(ROWS).flip(0)
     assert torch.equal(one(x), first.flip(0))
     other = dropout(seed=1)(x)
-    place_rows(one, torch.arange(ROWS))
-    next_draw(one)
+    one.rows_N = torch.arange(ROWS)
+    one.next_draw()
     for another in (other, one(x), first.roll(1, 0), first.roll(1, 1)):
         assert abs(float(((another == 0) == (first == 0)).double().mean()) - 0.58) < 0.01, "independent masks"
 
