@@ -119,8 +119,12 @@ def test_two_nodes_meet(tmp_path: Path) -> None:
     target = TorchrunTarget(
         **{**TARGET, "ranks_per_node": 2, "master_address": "127.0.0.1", "master_port": port, "join_timeout_s": 120}
     )
-    report = "import os; print(*(os.environ[k] for k in ('RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE')))"
-    (tmp_path / "pretrain.py").write_text(f"{report}\n")  # stands in for the package
+    # Stands in for the package. The ranks of a node share a pipe: one write each, so that no line is torn.
+    (tmp_path / "pretrain.py").write_text(
+        "import os\n"
+        "line = ' '.join(os.environ[key] for key in ('RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE'))\n"
+        "os.write(1, f'{line}\\n'.encode())\n"
+    )
     nodes = [
         subprocess.Popen(
             training_command(tmp_path, target, node_rank=rank),
