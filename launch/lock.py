@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.state import process_exists
-
-FILE_NAME = "lock"
+from pretrain.lockfile import FILE_NAME, open_lock, ourselves, read_owner, sign_off, write_owner
 
 
 class StudyLocked(RuntimeError):
@@ -36,19 +33,17 @@ class Lock:
 @contextlib.contextmanager
 def study_lock(directory: Path) -> Iterator[Lock]:
     """Hold the lock of the study in ``directory``. Raises StudyLocked, naming the owner, where somebody else does."""
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / FILE_NAME
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = open_lock(directory)
     try:
-        owner = _owner(descriptor)
+        owner = read_owner(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StudyLocked(_held(directory, owner)) from None
-        note = _take_over(path, owner)
-        _write(descriptor, {"pid": os.getpid(), "host": platform.node(), "started": time.time()})
+        note = _take_over(directory / FILE_NAME, owner)
+        write_owner(descriptor, ourselves())
         yield Lock(descriptor, note)
-        _write(descriptor, None)
+        sign_off(descriptor)
     finally:
         os.close(descriptor)
 
@@ -60,7 +55,7 @@ def lock_owner(directory: Path) -> dict[str, object]:
     except FileNotFoundError:
         return {}
     try:
-        return _owner(descriptor)
+        return read_owner(descriptor)
     finally:
         os.close(descriptor)
 
@@ -84,18 +79,3 @@ def _held(directory: Path, owner: dict[str, object]) -> str:
             f"(`launch status {directory}`), or stop it: fuser -k -TERM {directory / FILE_NAME}"
         )
     return f"{directory} is being worked on by {who}; watch it with `launch status {directory}`"
-
-
-def _owner(descriptor: int) -> dict[str, object]:
-    text = os.pread(descriptor, 4096, 0)
-    try:
-        found = json.loads(text) if text.strip() else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write(descriptor: int, owner: dict[str, object] | None) -> None:
-    os.ftruncate(descriptor, 0)
-    if owner is not None:
-        os.pwrite(descriptor, json.dumps(owner).encode(), 0)

@@ -59,23 +59,11 @@ def sum_of_few(x: Tensor, group: Group = None) -> Tensor:
     return all_gather_rows(x[None], group).sum(0)
 
 
-def all_reduce_sum(x: Tensor, group: Group = None) -> Tensor:
-    """Sum of x over the ranks, with a gradient: the backward sums the gradient over the ranks as well.
-
-    Right for any use of the sum, also one that differs from rank to rank.
-    Collective, in the forward and in the backward: every rank calls this.
-    """
-    if group_rank_and_size(group)[1] == 1:
-        return x
-    summed: Tensor = _AllReduceSum.apply(x, group)
-    return summed
-
-
 def all_reduce_sum_shared(x: Tensor, group: Group = None) -> Tensor:
     """Sum of x over the ranks, for a sum from which every rank goes on to compute the *same* scalar.
 
     All ranks then hold the same gradient, so that its sum is W times one's own and the backward communicates nothing.
-    Wrong where ranks use the sum in different ways: see all_reduce_sum.
+    Wrong where ranks use the sum in different ways.
     Collective in the forward: every rank calls this.
     """
     if group_rank_and_size(group)[1] == 1:
@@ -94,18 +82,6 @@ def all_gather_rows_shared(x: Tensor, group: Group = None) -> Tensor:
         return x
     gathered: Tensor = _AllGatherRowsShared.apply(x, group)
     return gathered
-
-
-class _AllReduceSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return all_reduce_(x.clone(memory_format=torch.contiguous_format), group)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return all_reduce_(grad.clone(memory_format=torch.contiguous_format), ctx.group), None
 
 
 class _AllReduceSumShared(torch.autograd.Function):

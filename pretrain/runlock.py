@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import platform
 import sys
@@ -19,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import ConfigError, Problem
+from pretrain.lockfile import FILE_NAME, open_lock, ourselves, read_owner, sign_off, write_owner
 from pretrain.preempt import helpers_shielded
 from pretrain.requeue import VARIABLE, job_state
 
-FILE_NAME = "lock"
 # A job that was killed may take so long to end after its successor has started.
 HANDOVER_S = 60.0
 TOUCH_EVERY_S = 10.0
@@ -33,15 +32,15 @@ SILENT_S = 45.0
 @contextlib.contextmanager
 def hold_run(directory: Path, *, handover_s: float = HANDOVER_S, silent_s: float = SILENT_S) -> Iterator[None]:
     """Hold ``directory`` inside the block. Raises ConfigError, naming the holder, where somebody else keeps it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / FILE_NAME
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = open_lock(directory)
     ended = threading.Event()
     heart = threading.Thread(target=_touch, args=(descriptor, ended), daemon=True, name="run lock")
     try:
-        if not _locked_within(descriptor, handover_s) or not _is_stale(path, _owner(descriptor), silent_s):
-            raise ConfigError(str(directory), [Problem("run.directory", _held(_owner(descriptor)))])
-        _write(descriptor, _ourselves())
+        if not _locked_within(descriptor, handover_s) or not _is_stale(
+            directory / FILE_NAME, read_owner(descriptor), silent_s
+        ):
+            raise ConfigError(str(directory), [Problem("run.directory", _held(read_owner(descriptor)))])
+        write_owner(descriptor, {**ourselves(), "job": os.environ.get(VARIABLE)})
         with helpers_shielded():
             heart.start()
         try:
@@ -49,18 +48,9 @@ def hold_run(directory: Path, *, handover_s: float = HANDOVER_S, silent_s: float
         finally:
             ended.set()
             heart.join()
-            _write(descriptor, None)
+            sign_off(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _ourselves() -> dict[str, Any]:
-    return {
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "job": os.environ.get(VARIABLE),
-        "started": time.time(),
-    }
 
 
 def _locked_within(descriptor: int, seconds: float) -> bool:
@@ -71,7 +61,9 @@ def _locked_within(descriptor: int, seconds: float) -> bool:
             return True
         except BlockingIOError:
             if not told:
-                print(f"waiting for the job that holds the run to end: {_held(_owner(descriptor))}", file=sys.stderr)
+                print(
+                    f"waiting for the job that holds the run to end: {_held(read_owner(descriptor))}", file=sys.stderr
+                )
                 told = True
             if time.monotonic() > deadline:
                 return False
@@ -108,17 +100,3 @@ def _touch(descriptor: int, ended: threading.Event) -> None:
     while not ended.wait(TOUCH_EVERY_S):
         with contextlib.suppress(OSError):
             os.utime(descriptor)
-
-
-def _owner(descriptor: int) -> dict[str, Any]:
-    try:
-        found = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
-    except (ValueError, OSError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write(descriptor: int, owner: dict[str, Any] | None) -> None:
-    os.ftruncate(descriptor, 0)
-    if owner is not None:
-        os.pwrite(descriptor, json.dumps(owner).encode(), 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,16 @@ import torch
 from torch import nn
 
 from pretrain.checkpoint import checkpoint_path, newest_checkpoint, read_checkpoint, step_of, write_checkpoint
+from pretrain.collectives import Group
 from pretrain.config import PretrainConfig
 from pretrain.data.catalog import read_manifest
 from pretrain.dist import World, agree_on, block_of_ranks, broadcast_from_first
+from pretrain.memory import peak_memory_bytes
 from pretrain.models.batch_norm import share_batch_norm
 from pretrain.models.sync_bn_cost import SyncCost, measure_sync_cost
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
+from pretrain.objectives.loss_cost import measure_loss_seconds
 from pretrain.online_probe import OnlineProbe
 from pretrain.optim.build import build_optimizer
 from pretrain.plan import TrainPlan
@@ -34,7 +36,9 @@ class TrainState:
     step: int = 0
     train_seconds: float = 0.0
     restarts: int = 0
-    sync_cost: SyncCost | None = None  # measured at each start, kept in no checkpoint
+    # Measured at each start, kept in no checkpoint; None where no step is done.
+    sync_cost: SyncCost | None = None
+    loss_seconds: float | None = None
 
 
 def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainState:
@@ -61,11 +65,30 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
         trust_coefficient=config.optimizer.trust_coefficient,
         betas=config.optimizer.betas,
     )
-    cost = measure_sync_cost(objective, world.device, norm_group, micro_batches=plan.micro_batches)
-    if world.is_first and cost.gathers:
-        print(f"  batch norm's gathers  {cost.describe()}, measured", flush=True)
     probe = OnlineProbe(objective.encoder, classes=classes if config.log.online_probe else 0).to(world.device)
-    return TrainState(objective, optimizer, probe, sync_cost=cost)
+    state = TrainState(objective, optimizer, probe)
+    if plan.total_steps:
+        _measure_costs(state, config, plan, world, norm_group, classes)
+    return state
+
+
+def _measure_costs(
+    state: TrainState, config: PretrainConfig, plan: TrainPlan, world: World, norm_group: Group, classes: int
+) -> None:
+    """What of a step is batch norm's communication and what is the loss. Collective: every rank calls this."""
+    cost = measure_sync_cost(state.objective, world.device, norm_group, micro_batches=plan.micro_batches)
+    state.sync_cost = cost
+    state.loss_seconds = measure_loss_seconds(
+        state.objective,
+        images=plan.batch_size_per_rank,
+        views=config.augmentation.number_of_views,
+        size_px=config.augmentation.crop_size_px,
+        classes=classes,
+    )
+    if world.is_first:
+        if cost.gathers:
+            print(f"  batch norm's gathers  {cost.describe()}, measured", flush=True)
+        print(f"  the loss              {1e3 * state.loss_seconds:.2f} ms per step, measured", flush=True)
 
 
 class CheckpointStore:
@@ -126,14 +149,6 @@ def _tensors_of(module: nn.Module) -> dict[str, Any]:
     return {name: value.detach() for name, value in module.state_dict().items()}
 
 
-def peak_memory_bytes(module: nn.Module) -> int:
-    """Most memory that this process has held so far: of its GPU where ``module`` is on one, else resident memory."""
-    device = next(module.parameters()).device
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kilobytes
-
-
 def result_of(config: PretrainConfig, plan: TrainPlan, state: TrainState, directory: RunDirectory) -> dict[str, Any]:
     """What result.json says of a finished run."""
     rows = read_json_lines(directory.metrics)
@@ -148,7 +163,8 @@ def result_of(config: PretrainConfig, plan: TrainPlan, state: TrainState, direct
         "images_per_second": rate,
         "world_size": plan.world_size,
         "sync_batch_norm_seconds_per_step": state.sync_cost.seconds if state.sync_cost else None,
-        "peak_memory_bytes": peak_memory_bytes(state.objective),
+        "loss_seconds_per_step": state.loss_seconds,
+        "peak_memory_bytes": peak_memory_bytes(next(state.objective.parameters()).device),
         "final": {name: value for name, value in rows[-1].items() if name not in ("step", "epoch")} if rows else {},
         "restarts": state.restarts,
     }

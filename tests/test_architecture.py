@@ -15,7 +15,7 @@ MAX_FUNCTION_LINES = 60
 
 # Within pretrain an import may point only to an earlier row, or stay in its row.
 PRETRAIN_ROWS: list[set[str]] = [
-    {"errors", "rundir", "configio", "preempt", "requeue", "runlock", "collectives"},
+    {"errors", "rundir", "configio", "preempt", "requeue", "lockfile", "runlock", "memory", "collectives"},
     {"config", "dist", "gradients"},
     {"plan", "losses", "models", "optim", "data", "checkpoint"},
     {"metrics", "objectives", "online_probe"},
@@ -28,6 +28,7 @@ LAUNCH_MAY_IMPORT = {
     "pretrain.config",
     "pretrain.configio",
     "pretrain.errors",
+    "pretrain.lockfile",
     "pretrain.plan",
     "pretrain.rundir",
     "pretrain.preempt",

@@ -9,16 +9,12 @@ from tests.ranks import Ranks
 
 
 def gradients(group: dist.ProcessGroup) -> dict[str, torch.Tensor]:
-    """L = sum over ranks of rank-dependent uses, or one shared scalar, of x_r = w·(r + 1)."""
+    """One shared scalar of x_r = w·(r + 1)."""
     rank, world_size = co.group_rank_and_size(group)
     out = {}
     w = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    total = co.all_reduce_sum(w * (rank + 1), group)
-    # Local use: rank r contributes (r + 1)·total², its mean over ranks is the global loss.
-    ((rank + 1) * total.square().sum()).backward()
-    assert w.grad is not None
-    out["local_use"], w.grad = w.grad, None
     co.all_reduce_sum_shared(w * (rank + 1), group).square().sum().backward()
+    assert w.grad is not None
     out["shared"], w.grad = w.grad, None
     rows = co.all_gather_rows_shared((w * (rank + 1))[None], group)
     (rows * torch.arange(1.0, world_size + 1, dtype=torch.float64)[:, None]).square().sum().backward()
@@ -40,7 +36,6 @@ def test_the_mean_over_ranks_is_the_gradient_of_the_global_loss(ranks: Ranks, wo
     w = torch.ones(3, dtype=torch.float64, requires_grad=True)
     total = sum(f * w for f in factors)
     expected = {
-        "local_use": (factors.mean() * total.square().sum()),
         "shared": total.square().sum(),
         "rows": sum((f * f * w).square().sum() for f in factors),
     }
@@ -59,6 +54,6 @@ def test_values_in_rank_order(ranks: Ranks) -> None:
 def test_without_a_process_group_there_is_one_rank() -> None:
     x = torch.ones(2, requires_grad=True)
     assert co.group_rank_and_size() == (0, 1)
-    assert co.all_reduce_sum(x) is x
+    assert co.all_reduce_sum_shared(x) is x
     assert co.all_gather_rows_shared(x) is x
     assert not co.all_gather_rows(x).requires_grad

@@ -80,6 +80,9 @@ def test_a_killed_rank_changes_nothing(data: Path, undisturbed: Path, tmp_path: 
     result = read_json(directory / "result.json")
     assert result["restarts"] == 1
     assert result["total_steps"] == STEPS
+    share = result["loss_seconds_per_step"] * STEPS / result["train_seconds"]
+    assert 0 < share < 1
+    assert result["sync_batch_norm_seconds_per_step"] >= 0
     assert "is finished" in run_ok(command), "a third start finds nothing to do"
 
 

@@ -60,7 +60,7 @@ def results_csv(*studies: StudyRecord) -> str:
         "top1_interval_high",
     ]
     training = ["total_steps", "epochs", "images_seen", "train_seconds", "images_per_second", "world_size", "restarts"]
-    training += ["peak_memory_bytes", "sync_batch_norm_seconds_per_step"]
+    training += ["peak_memory_bytes", "sync_batch_norm_seconds_per_step", "loss_seconds_per_step"]
     columns = [*fixed, *PROBE_NUMBERS, "probe_seconds", *training, *settings]
     columns = list(dict.fromkeys([*columns, "git_revision", "python", *packages, "command"]))
     text = io.StringIO()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -18,6 +16,7 @@ from pretrain.config import DCLConfig, SimCLRConfig
 from pretrain.gradients import BUCKET_BYTES
 from pretrain.losses import contrastive_tiles
 from pretrain.losses.ntxent import ntxent_loss
+from pretrain.memory import peak_growth_bytes
 
 REPEATS = 5
 MIB = 2**20
@@ -87,7 +86,7 @@ def _loss(bench: Bench) -> Finding:
         torch.autograd.backward(ntxent_loss(views[0], views[1], temperature=temperature))
 
     once()  # opens connections and keeps what is kept
-    growth = bench.largest(float(_peak_growth(bench, once)))
+    growth = bench.largest(float(peak_growth_bytes(once, bench.world.device)))
     seconds = bench.largest(_seconds(bench, once))
     rows = 2 * bench.config.global_batch_size
     on_cuda = bench.world.device.type == "cuda"
@@ -103,31 +102,3 @@ def _loss(bench: Bench) -> Finding:
         growth <= allowed,
         {"seconds": seconds, "bytes": growth},
     )
-
-
-def _peak_growth(bench: Bench, call: Callable[[], None]) -> int:
-    """Bytes that ``call`` needs at its worst beyond what is held before it."""
-    device = bench.world.device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident
-    except OSError:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        call()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    before = _status("VmRSS")
-    call()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}")

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from pretrain.memory import peak_growth_bytes
+
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each candidate, after one warm-up; each round runs all of them."""
@@ -29,16 +31,7 @@ def peak_growth_mib(prepare: Callable[..., Callable[[], Any]], *args: Any) -> fl
 
 
 def _peak_growth(prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> float:
-    run = prepare(*args)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status_kib("VmRSS")
-    run()
-    return (_status_kib("VmHWM") - before) / 1024
-
-
-def _status_kib(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+    return peak_growth_bytes(prepare(*args)) / 2**20
 
 
 def report(what: str, value: float, unit: str, gate: float, at_least: bool) -> None:
