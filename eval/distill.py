@@ -18,16 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from eval.classroom import Classroom, open_classroom
 from eval.config import DistillConfig
 from eval.encoder import new_encoder
 from eval.errors import EvaluationError
-from eval.features import progress_bar, threads
 from eval.finetune import network_path
-from eval.images import ImageSet, crop_and_flip
 from eval.metrics import classifier_numbers
 from eval.network import Network, StoredNetwork, new_network, read_network, write_network
-from eval.subject import Subject, class_count
-from eval.training import Curves, Loss, Rates, label_loss, predict, train_network
+from eval.subject import Subject
+from eval.training import Curves, Loss, Rates, label_loss
 from pretrain.config import EncoderConfig
 
 SMALLEST_WIDTH = 0.125  # 8 channels in the first stage
@@ -43,25 +42,15 @@ def evaluate_distill(subject: Subject, config: DistillConfig) -> dict[str, Any]:
     """Train the student, measure it and its teacher, and keep it beside the result."""
     path = config.teacher or find_teacher(subject, config.label_fraction)
     teacher = read_network(path)
-    source, workers = subject.source, threads(config)
-    train = ImageSet(source.directory, source.train_split, images=config.train_images, workers=workers)
-    test = ImageSet(source.directory, config.test_split, workers=workers)
-    try:
-        classes = class_count(train.labels_N, test.labels_N)
-        if teacher.module.classifier.out_features != classes:
+    with open_classroom(subject, config) as classroom:
+        told_apart = teacher.module.classifier.out_features
+        if told_apart != classroom.classes:
             raise EvaluationError(
-                f"{path} tells {teacher.module.classifier.out_features} classes apart, {source.directory} has {classes}"
+                f"{path} tells {told_apart} classes apart, {subject.source.directory} has {classroom.classes}"
             )
-        lesson = _Lesson(subject, config, teacher, train, test)
-        measured = lesson.measure()
-    finally:
-        train.close()
-        test.close()
+        measured = _Lesson(subject, config, teacher, classroom).measure()
     measured["teacher"]["file"] = str(path)
-    return subject.write(
-        measured,
-        data={"train_images": len(train.index_N), "test_images": len(test.index_N), "classes": classes},
-    )
+    return subject.write(measured, data=classroom.data, inputs=[path, *subject.source.manifests()])
 
 
 def find_teacher(subject: Subject, label_fraction: float) -> Path:
@@ -91,21 +80,22 @@ def student_config(config: DistillConfig, teacher: EncoderConfig) -> EncoderConf
 
 @dataclass(frozen=True)
 class _Lesson:
+    """What teaching a student needs."""
+
     subject: Subject
     config: DistillConfig
     teacher: StoredNetwork
-    train: ImageSet
-    test: ImageSet
+    classroom: Classroom
 
     def measure(self) -> dict[str, Any]:
         config, device, stopwatch = self.config, self.subject.device, self.subject.stopwatch
         encoder = student_config(config, self.teacher.encoder)
         teacher = self.teacher.module.to(device).eval().requires_grad_(False)
-        teacher_NK, y_N = self._test_logits(teacher)
+        teacher_NK, y_N = self.classroom.test_logits(teacher)
         teacher_top1 = classifier_numbers(teacher_NK, y_N)["top1"]
         stopwatch.lap("teacher")
-        student, curves, steps = self._taught(encoder, self.train.index_N, config.epochs, self._loss(teacher))
-        student_NK, y_N = self._test_logits(student)
+        student, curves, steps = self._taught(encoder, self.classroom.train.index_N, config.epochs, self._loss(teacher))
+        student_NK, y_N = self.classroom.test_logits(student)
         numbers = classifier_numbers(student_NK, y_N)
         curves.test_loss[-1], curves.test_top1[-1] = numbers["test_loss"], numbers["top1"]
         stopwatch.lap("student")
@@ -125,7 +115,7 @@ class _Lesson:
             "agreement": 100 * float((student_NK.argmax(1) == teacher_NK.argmax(1)).double().mean()),
             "labels_only": self._labels_only(encoder, steps) if config.labels_only else None,
             "temperature": config.temperature,
-            "images": len(self.train.index_N),
+            "images": len(self.classroom.train.index_N),
             "epochs": config.epochs,
             "curves": curves.to_json(),
             "reported": "last epoch",
@@ -136,7 +126,7 @@ class _Lesson:
         labelled_n = self.teacher.labelled_n
         per_epoch = max(1, len(labelled_n) // min(self.config.training.batch_size, len(labelled_n)))
         network, curves, _ = self._taught(encoder, labelled_n, max(1, round(steps / per_epoch)), label_loss)
-        numbers = classifier_numbers(*self._test_logits(network))
+        numbers = classifier_numbers(*self.classroom.test_logits(network))
         self.subject.stopwatch.lap("labels only")
         return {
             **numbers,
@@ -148,31 +138,18 @@ class _Lesson:
 
     def _taught(self, encoder: EncoderConfig, index_n: Tensor, epochs: int, loss: Loss) -> tuple[Network, Curves, int]:
         """(the student after its last epoch, its curves, its steps)."""
-        config, source = self.config, self.subject.source
-        classes = self.teacher.module.classifier.out_features
-        network = new_network(new_encoder(encoder, seed=config.seed), classes, seed=config.seed)
+        config = self.config
+        network = new_network(new_encoder(encoder, seed=config.seed), self.classroom.classes, seed=config.seed)
         network = network.to(self.subject.device)
-        run = self.subject.encoder.config.augmentation
-        views = crop_and_flip(run, size_px=source.size_px, crop_area=config.training.crop_area)
-        images = self.train.augmented(index_n, views, batch_size=config.training.batch_size, seed=config.seed)
         rates = Rates(config.learning_rate, config.learning_rate, config.weight_decay)
-        with progress_bar(f"student on {len(index_n)} images", "steps") as advance:
-            curves = train_network(
-                network,
-                images,
-                rates,
-                config.training,
-                epochs=epochs,
-                loss=loss,
-                watch=lambda: self._test_logits(network),
-                progress=advance,
-            )
+        title = f"student on {len(index_n)} images"
+        curves, steps = self.classroom.teach(network, index_n, rates, epochs=epochs, title=title, loss=loss)
         if curves.diverged:
             raise EvaluationError(
                 f"the student diverged in epoch {len(curves.epoch)} at learning_rate {config.learning_rate:g}; "
                 "wanted a smaller one"
             )
-        return network, curves, epochs * images.batches
+        return network, curves, steps
 
     def _loss(self, teacher: nn.Module) -> Loss:
         temperature = self.config.temperature
@@ -184,11 +161,6 @@ class _Lesson:
             return distillation_loss(logits_BK, teacher_BK, temperature), agreed
 
         return loss
-
-    def _test_logits(self, network: Network) -> tuple[Tensor, Tensor]:
-        size_px = self.subject.source.size_px
-        batches = self.test.plain(self.test.index_N, size_px=size_px, batch_size=self.config.batch_size)
-        return predict(network, batches, self.config.training)
 
 
 def _parameters(module: nn.Module) -> int:

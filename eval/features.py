@@ -70,6 +70,12 @@ class FeatureSource:
             "class_names": self.class_names(),
         }
 
+    def manifests(self, *more_splits: str) -> list[Path]:
+        """The files that say which images the splits hold, those that exist."""
+        splits = (self.train_split, self.config.test_split, *more_splits)
+        paths = (manifest_path(self.directory, split) for split in splits)
+        return [path for path in paths if path.is_file()]
+
     def images(self, split: str) -> int | None:
         """How many images of ``split`` are wanted; None: all."""
         return self.config.train_images if split == self.train_split else None
@@ -185,7 +191,7 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[[int], None]]:
 
 
 def _identity(source: FeatureSource, split: str) -> str:
-    manifest = source.directory / f"{split}.json"
+    manifest = manifest_path(source.directory, split)
     return fingerprint(
         {
             **source.encoder.identity(),

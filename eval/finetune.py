@@ -20,16 +20,17 @@ from typing import Any
 
 from torch import Tensor
 
+from eval.classroom import Classroom, open_classroom
 from eval.config import FinetuneConfig, Initialisation, LinearConfig
 from eval.encoder import FrozenEncoder, load_encoder
 from eval.errors import EvaluationError
-from eval.features import feature_source, load_features, progress_bar, threads
-from eval.images import ImageSet, crop_and_flip
+from eval.features import feature_source, load_features
 from eval.metrics import accuracy_percent, balanced_subset, classifier_numbers, held_out_mask, mean_loss
 from eval.network import Network, new_network, write_network
 from eval.probe import measure_linear
-from eval.subject import Subject, class_count
-from eval.training import Curves, Rates, predict, train_network
+from eval.result import digests
+from eval.subject import Subject
+from eval.training import Curves, Rates
 from pretrain.rundir import read_json, write_json
 
 NAMES = {
@@ -42,28 +43,16 @@ NAMES = {
 
 def evaluate_finetune(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
     """Every row of the table, each kept as soon as it is measured, and the result once all are there."""
-    source, workers = subject.source, threads(config)
-    train = ImageSet(source.directory, source.train_split, images=config.train_images, workers=workers)
-    test = ImageSet(source.directory, config.test_split, workers=workers)
-    try:
-        classes = class_count(train.labels_N, test.labels_N)
-        bench = _Bench(subject, config, train, test, classes)
+    with open_classroom(subject, config) as classroom:
+        bench = _Bench(subject, config, classroom)
         rows = [
             bench.row(method, initialisation, fraction)
             for initialisation, method in product(config.initialisations, config.methods)
             for fraction in sorted(set(config.label_fractions))
         ]
-    finally:
-        train.close()
-        test.close()
     return subject.write(
         {"rows": rows, "reported": "last epoch"},
-        data={
-            "train_images": len(train.index_N),
-            "test_images": len(test.index_N),
-            "classes": classes,
-            "features": subject.encoder.config.encoder.feature_width,
-        },
+        data={**classroom.data, "features": subject.encoder.config.encoder.feature_width},
     )
 
 
@@ -73,19 +62,19 @@ class _Bench:
 
     subject: Subject
     config: FinetuneConfig
-    train: ImageSet
-    test: ImageSet
-    classes: int
+    classroom: Classroom
 
     def row(self, method: str, initialisation: Initialisation, fraction: float) -> dict[str, Any]:
         """One cell of the table; one that an earlier, interrupted start has measured is read."""
         encoder = self._encoder(initialisation)
         path = self.subject.evaluation.directory / "rows" / f"{method}-{initialisation}-{fraction:g}.json"
-        known = _read_row(path, encoder)
+        of = {**encoder.identity(), "inputs": digests(self.subject.source.manifests())}
+        known = _read_row(path, of)
         if known is not None:
             return known
-        chosen_n = balanced_subset(self.train.labels_N, self.train.index_N, fraction=fraction, seed=self.config.seed)
-        labelled_n = self.train.index_N[chosen_n]
+        train = self.classroom.train
+        chosen_n = balanced_subset(train.labels_N, train.index_N, fraction=fraction, seed=self.config.seed)
+        labelled_n = train.index_N[chosen_n]
         if method == "linear":
             measured = self._linear(encoder, labelled_n)
         else:
@@ -98,7 +87,7 @@ class _Bench:
             "images": len(labelled_n),
             **measured,
         }
-        write_json(path, {"of": encoder.identity(), "row": row})
+        write_json(path, {"of": of, "row": row})
         self.subject.stopwatch.lap(f"{method} {initialisation} {fraction:g}")
         return row
 
@@ -115,7 +104,7 @@ class _Bench:
         test = load_features(run, source, config.test_split, device=device)
         labelled = train.of_images(labelled_n.to(device))
         settings = LinearConfig(l2=config.l2, held_out_fraction=config.held_out_fraction, seed=config.seed)
-        measured = measure_linear(labelled, test, settings, classes=self.classes)
+        measured = measure_linear(labelled, test, settings, classes=self.classroom.classes)
         return {key: value for key, value in measured.items() if key != "protocol"}
 
     def _finetune(self, encoder: FrozenEncoder, labelled_n: Tensor, fraction: float) -> dict[str, Any]:
@@ -127,7 +116,7 @@ class _Bench:
                 f"fine-tuning with {len(labelled_n)} labels diverged in epoch {len(curves.epoch)} with "
                 f"encoder_learning_rates {rates.encoder:g} and head_learning_rates {rates.head:g}; wanted smaller ones"
             )
-        numbers = classifier_numbers(*self._test_logits(network))
+        numbers = classifier_numbers(*self.classroom.test_logits(network))
         curves.test_loss[-1], curves.test_top1[-1] = numbers["test_loss"], numbers["top1"]
         if config.keep_networks:
             about = {"initialisation": encoder.initialisation, "label_fraction": fraction, "top1": numbers["top1"]}
@@ -164,7 +153,7 @@ class _Bench:
             network, curves = self._trained(encoder, labelled_n[~held_out_n], rates, epochs)
             held_out: dict[str, Any] = {"held_out": None, "held_out_loss": None}
             if not curves.diverged:
-                logits_NK, labels_N = self._predict(network, self.train, labelled_n[held_out_n])
+                logits_NK, labels_N = self.classroom.logits(network, self.classroom.train, labelled_n[held_out_n])
                 held_out["held_out"] = accuracy_percent(logits_NK, labels_N)
                 held_out["held_out_loss"] = mean_loss(logits_NK, labels_N)
             grid.append({**_settings(rates), **held_out, "train_loss": curves.train_loss[-1]})
@@ -176,28 +165,10 @@ class _Bench:
     def _trained(
         self, encoder: FrozenEncoder, labelled_n: Tensor, rates: Rates, epochs: int, *, watched: bool = False
     ) -> tuple[Network, Curves]:
-        config, source = self.config, self.subject.source
-        network = new_network(encoder.module, self.classes, seed=config.seed).to(self.subject.device)
-        views = crop_and_flip(encoder.config.augmentation, size_px=source.size_px, crop_area=config.training.crop_area)
-        images = self.train.augmented(labelled_n, views, batch_size=config.training.batch_size, seed=config.seed)
-        with progress_bar(f"fine-tuning on {len(labelled_n)} labels", "steps") as advance:
-            curves = train_network(
-                network,
-                images,
-                rates,
-                config.training,
-                epochs=epochs,
-                watch=(lambda: self._test_logits(network)) if watched else None,
-                progress=advance,
-            )
+        network = new_network(encoder.module, self.classroom.classes, seed=self.config.seed).to(self.subject.device)
+        title = f"fine-tuning on {len(labelled_n)} labels"
+        curves, _ = self.classroom.teach(network, labelled_n, rates, epochs=epochs, title=title, watched=watched)
         return network, curves
-
-    def _test_logits(self, network: Network) -> tuple[Tensor, Tensor]:
-        return self._predict(network, self.test, self.test.index_N)
-
-    def _predict(self, network: Network, images: ImageSet, index_n: Tensor) -> tuple[Tensor, Tensor]:
-        batches = images.plain(index_n, size_px=self.subject.source.size_px, batch_size=self.config.batch_size)
-        return predict(network, batches, self.config.training)
 
 
 def network_path(directory: Path, initialisation: str, fraction: float) -> Path:
@@ -213,9 +184,9 @@ def _settings(rates: Rates) -> dict[str, float]:
     }
 
 
-def _read_row(path: Path, encoder: FrozenEncoder) -> dict[str, Any] | None:
+def _read_row(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     try:
         content = read_json(path)
     except (FileNotFoundError, ValueError):
         return None
-    return dict(content["row"]) if isinstance(content, dict) and content.get("of") == encoder.identity() else None
+    return dict(content["row"]) if isinstance(content, dict) and content.get("of") == of else None

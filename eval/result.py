@@ -1,6 +1,7 @@
 """One evaluation of one run: refuse, reuse or do it, and write its result.json last and whole. Torch-free.
 
-Every result has task, fingerprint, run {fingerprint, step, checkpoint, finished}, data, settings, seconds, environment.
+Every result has task, fingerprint, run {fingerprint, step, checkpoint, finished}, data, settings, inputs
+{file: SHA-256}, seconds, environment. It is made anew once its inputs have changed.
 Accuracies are in percent, losses mean cross-entropies in nats, learning rates base rates; a number that could not be
 had is null. Beside them, by task:
 
@@ -27,8 +28,9 @@ export      files {name: {bytes, sha256}}, parameters, torchvision (name or null
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,25 @@ def previous_result(evaluation: Evaluation) -> dict[str, Any] | None:
         return None
     run = result.get("run", {}) if isinstance(result, dict) else {}
     same = run.get("fingerprint") == run_fingerprint(evaluation.run_config)
-    return dict(result) if same and run.get("finished") and evaluation.run.finished() else None
+    if not same or not run.get("finished") or not evaluation.run.finished():
+        return None
+    return None if _changed(result.get("inputs")) else dict(result)
+
+
+def _changed(inputs: Any) -> bool:
+    """Whether a file is no longer what the result was made of; one that is gone cannot tell."""
+    known = inputs if isinstance(inputs, dict) else {}
+    present = [path for path in map(Path, known) if path.is_file()]
+    return any(digest != known[path] for path, digest in digests(present).items())
+
+
+def digests(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of each file, by its absolute path."""
+    found = {}
+    for path in paths:
+        with path.open("rb") as file:
+            found[str(path.absolute())] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def write_result(
@@ -91,9 +111,13 @@ def write_result(
     *,
     run: Mapping[str, Any],
     data: Mapping[str, Any],
+    inputs: Iterable[Path],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Write and return the whole result; accuracies of ``measured`` are in percent."""
+    """Write and return the whole result; accuracies of ``measured`` are in percent.
+
+    inputs: files beside the run that it depends on.
+    """
     result = {
         "task": evaluation.task,
         "fingerprint": evaluation_fingerprint(evaluation.task, evaluation.config),
@@ -101,6 +125,7 @@ def write_result(
         "run": {**run, "finished": evaluation.run.finished()},
         "data": dict(data),
         "settings": result_settings(evaluation.config),
+        "inputs": digests(inputs),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "environment": environment(),
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,14 +34,20 @@ class Subject:
         self.stopwatch.lap("features")
         return train, test, class_count(train.labels_N, test.labels_N)
 
-    def write(self, measured: Mapping[str, Any], *, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Write and return the result: ``measured``, and what it was measured on."""
+    def write(
+        self, measured: Mapping[str, Any], *, data: Mapping[str, Any], inputs: Iterable[Path] | None = None
+    ) -> dict[str, Any]:
+        """Write and return the result: ``measured``, and what it was measured on.
+
+        inputs: files that it depends on, where they are not the manifests of the run's images alone.
+        """
         encoder = self.encoder
         return write_result(
             self.evaluation,
             measured,
             run={"fingerprint": encoder.fingerprint, "step": encoder.step, "checkpoint": encoder.checkpoint.name},
             data={**self.source.describe(), **data},
+            inputs=self.source.manifests() if inputs is None else inputs,
             seconds=self.stopwatch.total(),
         )
 

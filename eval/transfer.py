@@ -22,7 +22,9 @@ from pretrain.data.catalog import manifest_path, read_manifest
 def evaluate_transfer(subject: Subject, config: TransferConfig) -> dict[str, Any]:
     """A row for each data set, and the means over them."""
     rows = []
-    for source in transfer_sources(subject.encoder, subject.source.size_px, config):
+    sources = transfer_sources(subject.encoder, subject.source.size_px, config)
+    chosen_on = [config.validation_split] if config.validation_split is not None else []
+    for source in sources:
         rows.append(_row(subject, config, source))
         subject.stopwatch.lap(rows[-1]["name"])
     return subject.write(
@@ -32,6 +34,7 @@ def evaluate_transfer(subject: Subject, config: TransferConfig) -> dict[str, Any
             "mean_per_class": sum(row["per_class_mean"] for row in rows) / len(rows),
         },
         data={"directory": None, "class_names": None, "features": subject.encoder.config.encoder.feature_width},
+        inputs=[path for source in sources for path in source.manifests(*chosen_on)],
     )
 
 

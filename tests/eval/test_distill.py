@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from eval.__main__ import main
-from eval.config import DistillConfig
+from eval.config import DistillConfig, evaluation_config
 from eval.distill import distillation_loss, student_config
 from eval.network import read_network
+from eval.result import open_evaluation, previous_result
 from pretrain.config import EncoderConfig
 from tests.eval.runs import result_of, write_data, write_run
 
@@ -62,6 +63,12 @@ def test_student_learns_what_the_teacher_says_and_reads_no_label(
     assert honest["labels_only"]["epochs"] == 6, "as many steps as on all 240 images"
     assert wrong["labels_only"] is None
     assert "student, labels only" in capsys.readouterr().out
+    evaluation = open_evaluation("distill", tmp_path / "one", evaluation_config("distill", DISTILL))
+    assert previous_result(evaluation) == honest
+    teacher.write_bytes(teacher.read_bytes() + b" ")
+    assert previous_result(evaluation) is None, "another teacher, another student"
+    teacher.unlink()
+    assert previous_result(evaluation) == honest, "what nobody can repeat still stands"
 
 
 def test_student_is_half_as_wide_or_as_wanted() -> None:
