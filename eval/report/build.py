@@ -14,7 +14,9 @@ from eval.report.html import render_html
 from eval.report.markdown import render_markdown
 from eval.report.png import write_figure
 from eval.report.runs import results_csv
-from pretrain.rundir import whole_file, write_text
+from pretrain.rundir import read_json, whole_file, write_json, write_text
+
+FILES = "files.json"  # names of the figures and pictures that the report wrote beside the page
 
 
 def build_report(*study_directories: Path, folder: Path | None = None, refresh_s: float | None = None) -> Path:
@@ -55,11 +57,24 @@ def write_report(report: Report, page: Path, *, refresh_s: float | None = None, 
 
 
 def _write_files(report: Report, folder: Path) -> None:
-    """The figures and pictures, and the Markdown that shows them."""
-    for figure in report.figures:
-        if figure.in_files:
-            write_figure(figure, folder)
+    """The figures and pictures, and the Markdown that shows them; those that an earlier report made here go."""
+    written = [name for figure in report.figures if figure.in_files for name in write_figure(figure, folder)]
     for picture in report.pictures:
         with whole_file(folder / f"{picture.name}.png") as file:
             file.write(picture.png)
+        written.append(f"{picture.name}.png")
     write_text(folder / "report.md", render_markdown(report))
+    # What somebody else put beside the page is not on the list, and stays.
+    for name in set(_listed(folder / FILES)) - set(written):
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / FILES, written)
+
+
+def _listed(path: Path) -> list[str]:
+    """Plain file names of an earlier report's list; none where it is missing or damaged."""
+    try:
+        names = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return []
+    known = names if isinstance(names, list) else []
+    return [name for name in known if isinstance(name, str) and Path(name).name == name]

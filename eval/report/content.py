@@ -12,6 +12,7 @@ from eval.report.analysis import (
     analyse_baseline,
     analyse_view,
 )
+from eval.report.classes import classes_section
 from eval.report.collect import StudyRecord
 from eval.report.compare import compared_sections, differences_table
 from eval.report.effects import negative_shares, plateaus
@@ -70,6 +71,7 @@ def make_report(*studies: StudyRecord) -> Report:
     rest = [
         published_section(keys),
         protocols_section(found, {probe.fingerprint for study in studies for probe in study.manifest.probes}),
+        classes_section(studies, found),
         probe_curves_section(found),
         features_section(found),
         efficiency_section(studies),

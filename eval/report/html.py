@@ -201,7 +201,8 @@ def _cell(cell: Cell, numeric: bool) -> str:
     """A table's cell. In a column of numbers, what is no number sorts last."""
     sort = cell.sort if numeric or cell.sort is not None or cell.text in ("", DASH) else cell.text
     css = ' class="n"' if numeric else ""
-    return f"<td{_sort(sort)}{css}>{escape(cell.text)}</td>"
+    shade = f' style="--shade:{100 * cell.shade:.0f}%"' if cell.shade else ""
+    return f"<td{_sort(sort)}{css}{shade}>{escape(cell.text)}</td>"
 
 
 def _sort(key: float | str | None) -> str:

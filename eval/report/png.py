@@ -17,10 +17,11 @@ DASHES = ((0, (6, 4)), (0, (1.5, 3)), (0, (8, 3, 1.5, 3)))
 DODGE = 0.012  # of the axis' width, between curves at the same place
 
 
-def write_figure(figure: Figure, folder: Path) -> None:
+def write_figure(figure: Figure, folder: Path) -> list[str]:
     """Draw ``figure`` into ``folder`` as <name>.png, and as <name>.svg where it has few panels, each whole.
 
-    Equal figures make equal files. Of very many panels the first are drawn: the page has them all.
+    Returns the files' names. Equal figures make equal files. Of very many panels the first are drawn: the page has
+    them all.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -43,13 +44,14 @@ def write_figure(figure: Figure, folder: Path) -> None:
     with whole_file(folder / f"{figure.name}.png") as file:
         canvas.savefig(file, format="png", metadata={"Software": None})
     if len(panels) > MOST_SVG_PANELS:
-        return
+        return [f"{figure.name}.png"]
     # Text stays text, in whatever font the paper has.
     with (
         rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none"}),
         whole_file(folder / f"{figure.name}.svg") as file,
     ):
         canvas.savefig(file, format="svg", metadata={"Date": None})
+    return [f"{figure.name}.png", f"{figure.name}.svg"]
 
 
 def _panel(axis: Any, panel: Panel, *, narrow: bool) -> None:

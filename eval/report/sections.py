@@ -15,6 +15,7 @@ class Cell:
 
     text: str
     sort: float | str | None = None
+    shade: float | None = None  # 0 to 1: how strongly the cell is coloured
 
 
 @dataclass(frozen=True)

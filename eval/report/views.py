@@ -215,11 +215,17 @@ def _line_factor(key: str, spots: Sequence[Spot], values: dict[Spot, Any]) -> Fa
     labels = tuple(dict.fromkeys(curves.values()))
     if values and _determined(values, curves) and _determined(curves, values):
         factor = _factor(key, values)
-        texts = {factor.level_of[spot]: label for spot, label in curves.items()}
+        texts = {factor.level_of[spot]: _line_text(key, label) for spot, label in curves.items()}
         return replace(factor, own_texts=tuple(texts[index] for index in range(len(factor.levels))))
     levels = tuple(label.partition(" = ")[2] or label for label in labels)
     level_of = {spot: labels.index(label) for spot, label in curves.items()}
-    return Factor(key, quantity(key), "category", levels, level_of, labels)
+    return Factor(key, quantity(key), "category", levels, level_of, tuple(_line_text(key, label) for label in labels))
+
+
+def _line_text(key: str, label: str) -> str:
+    """``batch size = 64`` of the study's ``global_batch_size = 64``."""
+    name, equals, value = label.partition(" = ")
+    return f"{brief(key)} = {value}" if equals and name == key.rpartition(".")[2] else label
 
 
 def _scale(key: str, levels: Sequence[Any]) -> ScaleName:

@@ -62,7 +62,9 @@ def page_without_files(*directories: Path) -> Path:
 
 # WCAG 2.1: the contrast of every text on the page with what lies behind it, as the browser has computed both.
 CONTRAST = """() => {
-  const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  // "rgb(1, 2, 3)" counts to 255, what color-mix gives ("color(srgb 0.1 0.2 0.3)") to 1.
+  const scale = text => text.startsWith("color(") ? 255 : 1;
+  const parse = text => (text.match(/[\\d.]+/g) || []).map((part, i) => Number(part) * (i < 3 ? scale(text) : 1));
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
     .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);

@@ -14,6 +14,7 @@ from eval.__main__ import main
 from eval.report.build import build_report
 from eval.report.collect import collect
 from eval.report.content import make_report
+from eval.report.panels import Figure
 from eval.report.published import published_figure, published_rows
 from pretrain.errors import ConfigError
 from tests.eval.studies import Place, SyntheticStudy, quick_study
@@ -200,6 +201,28 @@ def test_same_inputs_same_page(tmp_path: Path) -> None:
     first = page.read_bytes()
     build_report(tmp_path)
     assert page.read_bytes() == first
+
+
+def test_figures_of_an_earlier_report_go_and_what_others_wrote_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_drawn(figure: Figure, folder: Path) -> list[str]:  # drawing takes seconds
+        (folder / f"{figure.name}.png").write_bytes(b"")
+        return [f"{figure.name}.png"]
+
+    monkeypatch.setattr("eval.report.build.write_figure", not_drawn)
+    study = quick_study(tmp_path)
+    folder = build_report(study.write()).parent
+    (folder / "mine.png").write_bytes(b"mine")
+    before = {path.name for path in folder.glob("*.png")}
+    study.questions.pop()
+    build_report(study.write())
+    gone = before - {path.name for path in folder.glob("*.png")}
+    assert gone == {"negatives.png"}
+    (folder / "files.json").write_text('["../study.json", "mine')
+    build_report(study.directory)
+    assert (tmp_path / "study.json").is_file()
+    assert (folder / "mine.png").is_file()
 
 
 def test_markup_in_names_is_text(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_every_key_of_the_ablations_gets_a_figure(tmp_path: Path) -> None:
     }
     rule = found["lr_rule"]
     assert (rule.x_scale, rule.categories) == ("category", ("linear", "sqrt", "constant"))
-    assert rule.curves == ("global_batch_size = 64", "global_batch_size = 256", "global_batch_size = 1024")
+    assert rule.curves == ("batch size = 64", "batch size = 256", "batch size = 1024")
     assert rule.remarks == (
         "Changes together with learning-rate rule: base LR (0.4 at linear, 0.025 at sqrt, 0.4 at constant).",
     )
