@@ -1,4 +1,4 @@
-"""Where networks are trained on the images of a run and measured on its test images.
+"""Where networks are trained on the images of a run and measured on its test images, by all ranks together.
 
 n images that are learned from, N test images, K classes.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from eval.config import DistillConfig, FinetuneConfig
@@ -17,6 +18,7 @@ from eval.images import ImageSet, crop_and_flip
 from eval.network import Network
 from eval.subject import Subject, class_count
 from eval.training import Curves, Loss, Rates, label_loss, predict, train_network
+from pretrain.collectives import all_gather_rows
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,17 @@ class Classroom:
         loss: Loss = label_loss,
         watched: bool = True,
     ) -> tuple[Curves, int]:
-        """(curves, steps) of training ``network`` in place on these images; ``watched``: on test images too."""
+        """(curves, steps) of training ``network`` in place on these images; ``watched``: on test images too.
+
+        Collective: every rank calls this.
+        """
         config, size_px = self.config, self.subject.source.size_px
         run = self.subject.encoder.config.augmentation
         views = crop_and_flip(run, size_px=size_px, crop_area=config.training.crop_area)
-        images = self.train.augmented(index_n, views, batch_size=config.training.batch_size, seed=config.seed)
+        world, batch_size = self.subject.world, config.training.batch_size
+        images = self.train.augmented(
+            index_n, views, batch_size=batch_size, seed=config.seed, rank=world.rank, world_size=world.size
+        )
         with progress_bar(title, "steps") as advance:
             curves = train_network(
                 network,
@@ -65,13 +73,23 @@ class Classroom:
         return curves, epochs * images.batches
 
     def test_logits(self, network: Network) -> tuple[Tensor, Tensor]:
-        """(logits (N, K), labels (N,)) of the test images."""
+        """(logits (N, K), labels (N,)) of the test images. Collective: every rank calls this."""
         return self.logits(network, self.test, self.test.index_N)
 
     def logits(self, network: Network, images: ImageSet, index_n: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits (n, K), labels (n,)) of these images, without augmentation."""
-        batches = images.plain(index_n, size_px=self.subject.source.size_px, batch_size=self.config.batch_size)
-        return predict(network, batches, self.config.training)
+        """(logits (n, K), labels (n,)) of these images, without augmentation, on every rank.
+
+        Collective: every rank calls this.
+        """
+        world, size_px = self.subject.world, self.subject.source.size_px
+        # The ranks' parts may differ by one image, of which they pass the last one twice.
+        part = -(-len(index_n) // world.size)
+        padded_n = torch.cat([index_n, index_n[-1:].expand(part * world.size - len(index_n))])
+        own_n = padded_n[world.rank * part : (world.rank + 1) * part]
+        batches = images.plain(own_n, size_px=size_px, batch_size=self.config.batch_size)
+        logits_nK, labels_n = predict(network, batches, self.config.training)
+        logits_nK, labels_n = all_gather_rows(logits_nK, world.control), all_gather_rows(labels_n, world.control)
+        return logits_nK[: len(index_n)], labels_n[: len(index_n)]
 
 
 @contextmanager

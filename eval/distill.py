@@ -101,7 +101,8 @@ class _Lesson:
         stopwatch.lap("student")
         about = {**self.teacher.about, "distilled_from": "teacher", "top1": numbers["top1"]}
         path = self.subject.evaluation.directory / "networks" / "student.pt"
-        write_network(path, student, encoder, about, self.teacher.labelled_n)
+        if self.subject.world.is_first:
+            write_network(path, student, encoder, about, self.teacher.labelled_n)
         return {
             "student": {
                 **numbers,

@@ -29,8 +29,10 @@ from eval.metrics import accuracy_percent, balanced_subset, classifier_numbers, 
 from eval.network import Network, new_network, write_network
 from eval.probe import measure_linear
 from eval.result import digests
+from eval.sharing import share_split
 from eval.subject import Subject
 from eval.training import Curves, Rates
+from pretrain.dist import agree_on
 from pretrain.rundir import read_json, write_json
 
 NAMES = {
@@ -69,9 +71,9 @@ class _Bench:
         encoder = self._encoder(initialisation)
         path = self.subject.evaluation.directory / "rows" / f"{method}-{initialisation}-{fraction:g}.json"
         of = {**encoder.identity(), "inputs": digests(self.subject.source.manifests())}
-        known = _read_row(path, of)
-        if known is not None:
-            return known
+        world, known = self.subject.world, _read_row(path, of)
+        if agree_on(world, int(known is not None)):
+            return known or {}  # the first rank has it
         train = self.classroom.train
         chosen_n = balanced_subset(train.labels_N, train.index_N, fraction=fraction, seed=self.config.seed)
         labelled_n = train.index_N[chosen_n]
@@ -87,7 +89,8 @@ class _Bench:
             "images": len(labelled_n),
             **measured,
         }
-        write_json(path, {"of": of, "row": row})
+        if world.is_first:
+            write_json(path, {"of": of, "row": row})
         self.subject.stopwatch.lap(f"{method} {initialisation} {fraction:g}")
         return row
 
@@ -100,6 +103,9 @@ class _Bench:
     def _linear(self, encoder: FrozenEncoder, labelled_n: Tensor) -> dict[str, Any]:
         config, run, device = self.config, self.subject.evaluation.run, self.subject.device
         source = feature_source(encoder, config)
+        if self.subject.world.size > 1:
+            for split in (source.train_split, config.test_split):
+                share_split(run, source, split, self.subject.world)
         train = load_features(run, source, source.train_split, device=device)
         test = load_features(run, source, config.test_split, device=device)
         labelled = train.of_images(labelled_n.to(device))
@@ -118,7 +124,7 @@ class _Bench:
             )
         numbers = classifier_numbers(*self.classroom.test_logits(network))
         curves.test_loss[-1], curves.test_top1[-1] = numbers["test_loss"], numbers["top1"]
-        if config.keep_networks:
+        if config.keep_networks and self.subject.world.is_first:
             about = {"initialisation": encoder.initialisation, "label_fraction": fraction, "top1": numbers["top1"]}
             path = network_path(self.subject.evaluation.directory, encoder.initialisation, fraction)
             write_network(path, network, encoder.config.encoder, about, labelled_n)
@@ -160,7 +166,8 @@ class _Bench:
         finite = [i for i, row in enumerate(grid) if row["held_out"] is not None]
         if not finite:
             raise EvaluationError("fine-tuning diverged at every learning rate of the grid; wanted smaller ones")
-        return settings[max(finite, key=lambda i: grid[i]["held_out"])], grid  # the first of equals
+        best = max(finite, key=lambda i: grid[i]["held_out"])  # the first of equals
+        return settings[agree_on(self.subject.world, best)], grid
 
     def _trained(
         self, encoder: FrozenEncoder, labelled_n: Tensor, rates: Rates, epochs: int, *, watched: bool = False

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eval.errors import EvaluationError
 from pretrain.config import AugmentationConfig
 from pretrain.data import order
 from pretrain.data.batch import Batch
@@ -37,10 +38,26 @@ class ImageSet:
         parts = (part.numpy() for part in torch.split(index_n, batch_size))
         return in_background((self._maker.centred(part, size_px) for part in parts), ahead=AHEAD, name="plain-images")
 
-    def augmented(self, index_n: Tensor, augmentation: AugmentationConfig, *, batch_size: int, seed: int) -> Epochs:
-        """Random views of the images with these numbers; no batch is larger than there are images."""
-        whole = order.RankOrder(np.ascontiguousarray(index_n.numpy()), seed, min(batch_size, len(index_n)))
-        return Epochs(self._maker, whole, Rendering.of(augmentation, seed))
+    def augmented(
+        self,
+        index_n: Tensor,
+        augmentation: AugmentationConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Epochs:
+        """Random views of the images with these numbers: of each batch, the part of one rank.
+
+        batch_size: of all ranks together; no batch is larger than there are images.
+        Raises EvaluationError where the ranks cannot share a batch evenly.
+        """
+        batch = min(batch_size, len(index_n))
+        if batch % world_size:
+            raise EvaluationError(f"{world_size} ranks cannot share a batch of {batch} images evenly; wanted a divisor")
+        share = order.RankOrder(np.ascontiguousarray(index_n.numpy()), seed, batch, rank, world_size)
+        return Epochs(self._maker, share, Rendering.of(augmentation, seed))
 
     def views(
         self, index_n: Tensor, augmentation: AugmentationConfig, *, batch_size: int, seed: int
@@ -57,12 +74,15 @@ class ImageSet:
 
 
 class Epochs:
-    """Batches (B, V, 3, S, S) of randomly ordered, randomly augmented images: functions of seed and epoch alone."""
+    """A rank's part (B, V, 3, S, S) of batches of randomly ordered, randomly augmented images.
 
-    def __init__(self, maker: ViewMaker, whole: order.RankOrder, rendering: Rendering) -> None:
-        self._maker, self._order, self._rendering = maker, whole, rendering
-        self.batch_size = whole.global_batch_size
-        self.batches = whole.batches_per_epoch
+    The batches are functions of seed and epoch alone. ``batch_size`` counts the images of all ranks.
+    """
+
+    def __init__(self, maker: ViewMaker, share: order.RankOrder, rendering: Rendering) -> None:
+        self._maker, self._order, self._rendering = maker, share, rendering
+        self.batch_size = share.global_batch_size
+        self.batches = share.batches_per_epoch
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch; images that do not fill the last one are left out of it."""

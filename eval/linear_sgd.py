@@ -28,6 +28,7 @@ from eval.linear import standardization
 from eval.metrics import classifier_numbers, held_out_mask
 from eval.subject import Subject
 from eval.training import Curves
+from pretrain.collectives import all_gather_rows
 from pretrain.data.order import RankOrder
 from pretrain.models.inputs import to_float
 from pretrain.optim.schedules import learning_rate, lr_at
@@ -48,12 +49,17 @@ def measure_linear_sgd(
         views = crop_and_flip(
             subject.encoder.config.augmentation, size_px=source.size_px, crop_area=config.sgd.crop_area
         )
-        epochs = images.augmented(images.index_N, views, batch_size=config.sgd.batch_size, seed=config.seed)
+        world, batch_size = subject.world, config.sgd.batch_size
+        epochs = images.augmented(
+            images.index_N, views, batch_size=batch_size, seed=config.seed, rank=world.rank, world_size=world.size
+        )
 
         def encoded(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for views_B in epochs.epoch(epoch):
-                pixels = to_float(views_B.views[:, 0].to(subject.device, non_blocking=True), channels_last=True)
-                yield subject.encoder.module(pixels).float(), views_B.labels.to(subject.device), views_B.indices
+            # Each rank encodes its part; the classifiers are so small that every rank trains them on the whole batch.
+            for views_b in epochs.epoch(epoch):
+                pixels = to_float(views_b.views[:, 0].to(subject.device, non_blocking=True), channels_last=True)
+                x_BD = all_gather_rows(subject.encoder.module(pixels).float())
+                yield x_BD, all_gather_rows(views_b.labels.to(subject.device)), all_gather_rows(views_b.indices)
 
         return fit_heads(encoded, epochs.batches, epochs.batch_size, train, test, config, classes=classes)
     finally:

@@ -113,8 +113,9 @@ def write_result(
     data: Mapping[str, Any],
     inputs: Iterable[Path],
     seconds: Mapping[str, float],
+    writes: bool = True,
 ) -> dict[str, Any]:
-    """Write and return the whole result; accuracies of ``measured`` are in percent.
+    """The whole result, written where this process ``writes``; accuracies of ``measured`` are in percent.
 
     inputs: files beside the run that it depends on.
     """
@@ -129,7 +130,8 @@ def write_result(
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "environment": environment(),
     }
-    write_json(evaluation.result_path, result)
+    if writes:
+        write_json(evaluation.result_path, result)
     return result
 
 

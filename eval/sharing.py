@@ -1,7 +1,10 @@
-"""Several ranks for the one stage of an evaluation that is worth it: every rank passes its part of the images through
-the encoder, the first one puts the parts together in the cache, and goes on alone.
+"""Several ranks for one evaluation.
 
-    torchrun --nproc-per-node 8 -m eval linear RUN_DIR
+    torchrun --nproc-per-node 8 -m eval finetune RUN_DIR
+
+What trains on images (fine-tuning, distillation, linear evaluation by SGD on augmented images) all ranks do together:
+the numbers are those of one rank. Of what reads features every rank passes its part of the images through the encoder,
+the first one puts the parts together in the cache, and goes on alone.
 """
 
 from __future__ import annotations
@@ -9,7 +12,15 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from eval.config import KnnConfig, LinearConfig, ProbeConfig, TransferConfig
+from eval.config import (
+    DistillConfig,
+    FeatureConfig,
+    FinetuneConfig,
+    KnnConfig,
+    LinearConfig,
+    ProbeConfig,
+    TransferConfig,
+)
 from eval.encoder import load_encoder
 from eval.errors import EvaluationError
 from eval.features import Features, FeatureSource, cached_features, extract_features, feature_source, keep_features
@@ -19,21 +30,36 @@ from pretrain.dist import World, agree_on
 from pretrain.rundir import RunDirectory
 
 
+def trains_on_images(config: FeatureConfig) -> bool:
+    """Whether all ranks do the whole evaluation together."""
+    if isinstance(config, LinearConfig):
+        return config.protocol == "sgd" and config.sgd.augmented
+    return isinstance(config, FinetuneConfig | DistillConfig)
+
+
 def share_features(evaluation: Evaluation, world: World) -> None:
     """Fill the run's cache with the features that ``evaluation`` needs. Collective: every rank calls this.
 
-    Raises EvaluationError where the task reads no features, or nothing may be kept.
+    Raises EvaluationError where the task uses one process, or nothing may be kept.
     """
     config = evaluation.config
+    if isinstance(config, FinetuneConfig | DistillConfig):
+        check_cache(config, world)  # their rows ask for features one after another
+        return
     if not isinstance(config, LinearConfig | KnnConfig | TransferConfig):
         raise EvaluationError(f"{evaluation.task} runs in one process; got {world.size} ranks")
-    if not config.cache:
-        raise EvaluationError(f"{world.size} ranks share features through the run's cache; got cache=false")
+    check_cache(config, world)
     encoder = load_encoder(
         evaluation.run, evaluation.run_config, device=world.device, initialisation=config.initialisation
     )
     for source, split in _wanted(feature_source(encoder, config), config):
         share_split(evaluation.run, source, split, world)
+
+
+def check_cache(config: FeatureConfig, world: World) -> None:
+    """Raises EvaluationError where several ranks may not keep what they share."""
+    if not config.cache:
+        raise EvaluationError(f"{world.size} ranks share features through the run's cache; got cache=false")
 
 
 def share_split(run: RunDirectory, source: FeatureSource, split: str, world: World) -> None:
@@ -47,6 +73,7 @@ def share_split(run: RunDirectory, source: FeatureSource, split: str, world: Wor
     if parts is not None:
         columns = zip(*(vars(part).values() for part in parts if part is not None))
         keep_features(run, source, split, Features(*(torch.cat(column) for column in columns)))
+    agree_on(world, 1)  # nobody looks for what is not there yet
 
 
 def _wanted(source: FeatureSource, config: ProbeConfig) -> list[tuple[FeatureSource, str]]:

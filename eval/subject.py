@@ -14,6 +14,7 @@ from eval.encoder import FrozenEncoder, load_encoder
 from eval.errors import EvaluationError
 from eval.features import Features, FeatureSource, feature_source, load_features
 from eval.result import Evaluation, Stopwatch, write_result
+from pretrain.dist import World
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,13 @@ class Subject:
     evaluation: Evaluation
     encoder: FrozenEncoder
     source: FeatureSource
-    device: torch.device
+    world: World
     stopwatch: Stopwatch
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        return self.world.device
 
     def features(self) -> tuple[Features, Features, int]:
         """(features of the training images, of the test images, number of classes)."""
@@ -37,7 +43,7 @@ class Subject:
     def write(
         self, measured: Mapping[str, Any], *, data: Mapping[str, Any], inputs: Iterable[Path] | None = None
     ) -> dict[str, Any]:
-        """Write and return the result: ``measured``, and what it was measured on.
+        """Return the result, which the first rank writes: ``measured``, and what it was measured on.
 
         inputs: files that it depends on, where they are not the manifests of the run's images alone.
         """
@@ -49,17 +55,21 @@ class Subject:
             data={**self.source.describe(), **data},
             inputs=self.source.manifests() if inputs is None else inputs,
             seconds=self.stopwatch.total(),
+            writes=self.world.is_first,
         )
 
 
-def open_subject(evaluation: Evaluation, stopwatch: Stopwatch) -> Subject:
-    """Load what ``evaluation`` is about. Raises EvaluationError, CheckpointError, ConfigError."""
+def open_subject(evaluation: Evaluation, stopwatch: Stopwatch, world: World | None = None) -> Subject:
+    """Load what ``evaluation`` is about, for one rank of ``world``; None: for the only one.
+
+    Raises EvaluationError, CheckpointError, ConfigError.
+    """
     config = evaluation.config
-    device = choose_device(config)
+    world = world or World(0, 1, choose_device(config))
     initialisation = config.initialisation if isinstance(config, ProbeConfig) else "pretrained"
-    encoder = load_encoder(evaluation.run, evaluation.run_config, device=device, initialisation=initialisation)
+    encoder = load_encoder(evaluation.run, evaluation.run_config, device=world.device, initialisation=initialisation)
     stopwatch.lap("load")
-    return Subject(evaluation, encoder, feature_source(encoder, config), device, stopwatch)
+    return Subject(evaluation, encoder, feature_source(encoder, config), world, stopwatch)
 
 
 def choose_device(config: FeatureConfig) -> torch.device:

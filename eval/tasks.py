@@ -10,8 +10,8 @@ from eval.export import evaluate_export
 from eval.finetune import evaluate_finetune
 from eval.probe import evaluate_probe
 from eval.result import Evaluation, Stopwatch
-from eval.sharing import share_features
-from eval.subject import open_subject
+from eval.sharing import share_features, trains_on_images
+from eval.subject import Subject, open_subject
 from eval.transfer import evaluate_transfer
 from eval.tsne import evaluate_tsne
 from pretrain.dist import open_world, world_size_from_environment
@@ -20,16 +20,22 @@ from pretrain.dist import open_world, world_size_from_environment
 def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any] | None:
     """Do ``evaluation`` and write its result. Raises EvaluationError, CheckpointError, ConfigError.
 
-    Of several ranks (torchrun) all compute features, the first one does the rest, and the others get None.
+    Of several ranks (torchrun) the first one gets the result and the others None: see `eval.sharing`.
     """
-    if world_size_from_environment() > 1:
-        with open_world(evaluation.config.device) as world:
-            share_features(evaluation, world)
+    if world_size_from_environment() == 1:
+        return evaluate_subject(open_subject(evaluation, stopwatch))
+    with open_world(evaluation.config.device) as world:
+        share_features(evaluation, world)
         stopwatch.lap("features")
-        if not world.is_first:
-            return None
-    subject = open_subject(evaluation, stopwatch)
-    match evaluation.config:
+        if trains_on_images(evaluation.config):
+            result = evaluate_subject(open_subject(evaluation, stopwatch, world))
+            return result if world.is_first else None
+    return evaluate_subject(open_subject(evaluation, stopwatch)) if world.is_first else None
+
+
+def evaluate_subject(subject: Subject) -> dict[str, Any]:
+    """The evaluation of ``subject``, on one rank or on all those that do it together."""
+    match subject.evaluation.config:
         case LinearConfig() as config:
             return evaluate_probe(subject, linear=config, neighbours=config.neighbours if config.knn else None)
         case KnnConfig() as config:
@@ -45,4 +51,4 @@ def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any] | N
         case ExportConfig():
             return evaluate_export(subject)
         case _:
-            raise AssertionError(f"no such task: {type(evaluation.config).__name__}")
+            raise AssertionError(f"no such task: {type(subject.evaluation.config).__name__}")

@@ -18,8 +18,11 @@ from eval.config import TrainingSettings
 from eval.images import Epochs
 from eval.metrics import accuracy_percent, mean_loss
 from eval.network import Network
+from pretrain.collectives import group_rank_and_size, sum_of_few
 from pretrain.data.batch import Batch
+from pretrain.gradients import GradientAverager
 from pretrain.models.inputs import to_float
+from pretrain.models.sync_bn import convert_sync_batch_norm
 from pretrain.optim.param_groups import parameter_groups
 from pretrain.optim.schedules import learning_rate, lr_at
 
@@ -84,8 +87,12 @@ def train_network(
 ) -> Curves:
     """Train ``network`` in place where it is, for ``epochs``; stops early where the loss is no longer a number.
 
+    images: of this rank; the ranks together train the same network as one would, batch norm included.
     watch: gives (logits, labels) of the test images, every settings.test_every_epochs, for the curves and nothing else.
+    Collective: every rank calls this.
     """
+    convert_sync_batch_norm(network)
+    gradients, ranks = GradientAverager(list(network.parameters())), group_rank_and_size()[1]
     device = network.classifier.weight.device
     optimizer = _optimizer(network, rates, settings, batch_size=images.batch_size)
     total, step, curves = epochs * images.batches, 0, Curves()
@@ -100,13 +107,17 @@ def train_network(
                 logits_BK = network(pixels)
             value, right = loss(logits_BK, pixels, labels_B)
             value.backward()  # type: ignore[no-untyped-call]
+            gradients.average_over_ranks()
             optimizer.step()
             optimizer.zero_grad()
             sums += torch.stack([value.detach().double(), right.double()])
             step += 1
             progress(1)
-        mean_value, right_share = (sums / images.batches).tolist()
-        train = {"train_loss": mean_value, "train_top1": 100 * right_share / images.batch_size}
+        loss_sum, right_sum = sum_of_few(sums).tolist()
+        train = {
+            "train_loss": loss_sum / (images.batches * ranks),
+            "train_top1": 100 * right_sum / (images.batches * images.batch_size),
+        }
         every = settings.test_every_epochs
         if watch is not None and every and (epoch + 1) % every == 0 and epoch + 1 < epochs:
             logits_NK, labels_N = watch()

@@ -1,9 +1,11 @@
-"""Features by several ranks are the features by one, in the same order, in the same place."""
+"""Several ranks are one rank: the same features in the same place, the same trained networks, the same numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -11,10 +13,15 @@ from eval.config import FeatureConfig, evaluation_config
 from eval.encoder import load_encoder
 from eval.errors import EvaluationError
 from eval.features import cached_features, extract_features, feature_source
-from eval.result import open_evaluation
-from eval.sharing import share_features
+from eval.images import ImageSet, crop_and_flip
+from eval.network import read_network
+from eval.result import Stopwatch, open_evaluation
+from eval.sharing import share_features, trains_on_images
+from eval.subject import open_subject
+from eval.tasks import evaluate_subject
+from pretrain.config import AugmentationConfig
 from pretrain.dist import World
-from tests.eval.runs import write_run
+from tests.eval.runs import SIDE, result_of, write_run
 from tests.ranks import Ranks
 
 
@@ -58,7 +65,79 @@ def test_what_is_cached_is_not_computed_again_and_what_cannot_be_shared_is_refus
     assert len(written) == 6
     assert ranks(2).run(share, run.path, "transfer", directories) == [None, None]
     assert {path: path.stat().st_mtime_ns for path in run.path.glob("eval/features-*/*")} == written
-    refused = ranks(2).run(share, run.path, "finetune", [])
+    refused = ranks(2).run(share, run.path, "tsne", [])
     assert all("runs in one process; got 2 ranks" in text for text in refused)
     refused = ranks(2).run(share, run.path, "knn", ["cache=false"])
     assert all("cache=false" in text for text in refused)
+
+
+# Rates at which rounding stays rounding: flat images leave batch norm little variance to divide by.
+TRAINED = {
+    "finetune": [
+        "train_images=120",
+        "label_fractions=[0.5]",
+        "epochs=1",
+        "encoder_learning_rates=[0.02]",
+        "training={batch_size: 24}",
+    ],
+    "distill": [
+        "train_images=120",
+        "label_fraction=0.5",
+        "epochs=1",
+        "learning_rate=0.05",
+        "training={batch_size: 24}",
+    ],
+    "linear": ["protocol=sgd", "sgd.epochs=1", "sgd.batch_size=24", "sgd.learning_rates=[0.5, 2.0]"],
+}
+TRAINED["finetune"] += ["head_learning_rates=[0.01, 0.02]", "l2=[1.0e-2]", "initialisations=[pretrained]"]
+
+
+def train_together(group: dist.ProcessGroup | None, run: Path, task: str) -> dict[str, Any]:
+    """The result, on each rank of all four, or on the only one."""
+    config = evaluation_config(task, TRAINED[task])
+    assert isinstance(config, FeatureConfig)
+    assert trains_on_images(config)
+    evaluation = open_evaluation(task, run, config)
+    if group is None:
+        return evaluate_subject(open_subject(evaluation, Stopwatch()))
+    world = World(dist.get_rank(), dist.get_world_size(), torch.device("cpu"), group)
+    share_features(evaluation, world)
+    return evaluate_subject(open_subject(evaluation, Stopwatch(), world))
+
+
+def test_what_four_ranks_train_is_what_one_trains(small_data: Path, tmp_path: Path, ranks: Ranks) -> None:
+    one, four = (write_run(tmp_path / name, small_data) for name in ("one", "four"))
+    for task in TRAINED:
+        expected = train_together(None, one.path, task)
+        for found in ranks(4).run(train_together, four.path, task):
+            assert_close(found, expected)
+        assert_close(result_of(four, task), expected)
+    for name in ("pretrained-0.5.pt", "student.pt"):
+        networks = [read_network(next(run.path.glob(f"eval/*/networks/{name}"))) for run in (one, four)]
+        for key, value in networks[0].module.state_dict().items():
+            torch.testing.assert_close(networks[1].module.state_dict()[key], value, atol=1e-3, rtol=1e-3, msg=key)
+
+
+def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The same chosen settings and, up to rounding, the same losses and accuracies."""
+    for part, wanted in zip(parts_of(found), parts_of(expected), strict=True):
+        assert part.get("hyperparameters") == wanted.get("hyperparameters")
+        assert part["train_loss"] == pytest.approx(wanted["train_loss"], rel=1e-3)
+        assert part["test_loss"] == pytest.approx(wanted["test_loss"], rel=1e-3)
+        assert part["top1"] == pytest.approx(wanted["top1"], abs=2.0), "one image of 60 may change sides"
+
+
+def parts_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    if "rows" in result:
+        return list(result["rows"])
+    return [result["student"], result["labels_only"]] if "student" in result else [result]
+
+
+def test_ranks_that_cannot_share_a_batch_are_told_so(small_data: Path, tmp_path: Path) -> None:
+    images = ImageSet(small_data, "train", images=100)
+    try:
+        views = crop_and_flip(AugmentationConfig(), size_px=SIDE)
+        with pytest.raises(EvaluationError, match="3 ranks cannot share a batch of 32 images evenly"):
+            images.augmented(images.index_N, views, batch_size=32, seed=0, rank=0, world_size=3)
+    finally:
+        images.close()

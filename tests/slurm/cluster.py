@@ -64,7 +64,7 @@ PreemptMode=REQUEUE
 SlurmdParameters=config_overrides
 NodeName={names} NodeHostName={names} NodeAddr={addresses} Port={ports} CPUs=16 RealMemory=1000000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=90
 """
 
 

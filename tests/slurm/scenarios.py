@@ -177,7 +177,7 @@ def preempted_requeued_and_a_node_lost(cluster: Cluster, home: Path) -> Study:
 
 def out_of_time_cancelled_and_terminated(cluster: Cluster, home: Path) -> Study:
     """A time limit, `scancel` and a new `launch study`, and preemption with TERM alone."""
-    study = _held_study(cluster, home, "stopped", 0.3, partition="low", time_limit_min=2, signal_delay_s=90)
+    study = _held_study(cluster, home, "stopped", 0.3, partition="low", time_limit_min=3, signal_delay_s=90)
     run, job = HeldRun(study), study.number("train")
     study.wait(lambda: run.starts() == 1, "its first start")
     run.wait_until_back(job)
