@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from eval.edges import edges_of
 
 Row = tuple[str, str]
 
@@ -86,7 +89,11 @@ def _probe(result: Mapping[str, Any]) -> list[Row]:
         rows.append(("L2, by held-out", f"{result['l2']:g} out of {tried}"))
     if result.get("protocol") == "sgd":
         rows.append(("learning rate, decay", _chosen(result)))
-    return rows
+    return [*rows, *_edges(result)]
+
+
+def _edges(measured: Mapping[str, Any]) -> list[Row]:
+    return [("beyond the grid", f"{edge.describe()}: try {edge.untried} ones") for edge in edges_of(measured)]
 
 
 def _chosen(result: Mapping[str, Any]) -> str:
@@ -114,7 +121,7 @@ def _transfer(result: Mapping[str, Any]) -> list[Row]:
     rows = []
     for row in result["rows"]:
         numbers = f"top-1 {_with_interval(row)} %, mean over classes {row['per_class_mean']:.2f} %, L2 {row['l2']:g}"
-        rows.append((row["name"], f"{numbers}, {row['train_images']:,} images"))
+        rows += [(row["name"], f"{numbers}, {row['train_images']:,} images"), *_edges(row)]
     return [*rows, ("mean of top-1", f"{result['mean_top1']:.2f} %")]
 
 
@@ -155,7 +162,8 @@ def _finetune(measured: Sequence[Mapping[str, Any]]) -> list[Row]:
             row = cells.get((name, fraction))
             line += f"{_with_interval(row) if row else '':>24}"
         rows.append((f"{name}, top-1 in %", line))
-    return rows
+    edges = (edge.describe() for row in measured for edge in edges_of(row))
+    return [*rows, *(("beyond the grid", f"{text} ({number} rows)") for text, number in Counter(edges).items())]
 
 
 def _share(fraction: float, images: int) -> str:

@@ -12,6 +12,7 @@ from eval.report.analysis import (
     analyse_baseline,
     analyse_view,
 )
+from eval.report.cautions import cautions
 from eval.report.classes import classes_section
 from eval.report.collect import StudyRecord
 from eval.report.compare import compared_sections, differences_table
@@ -45,6 +46,7 @@ class Report:
     complete: bool
     overview: tuple[Table, ...]  # of several studies: what each is, and how they differ
     baselines: tuple[str, ...]
+    cautions: tuple[str, ...]
     sections: tuple[Section, ...]
     runs: tuple[RunRow, ...]
 
@@ -89,6 +91,7 @@ def make_report(*studies: StudyRecord) -> Report:
         complete=finished,
         overview=tuple(table for table in tables if table is not None),
         baselines=tuple(lines),
+        cautions=cautions(studies, found),
         sections=(*questions, *effects, *(section for section in rest if section is not None)),
         runs=tuple(row for study in studies for row in run_rows(study)),
     )

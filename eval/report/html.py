@@ -80,12 +80,14 @@ def _summary(report: Report) -> str:
     )
     lines = "".join(f"<li>{escape(line)}</li>" for line in report.baselines)
     references = f'<h3>For comparison</h3><ul class="plain">{lines}</ul>' if lines else ""
+    warned = "".join(f"<li>{escape(text)}</li>" for text in report.cautions)
+    cautions = f'<h3>With caution</h3><ul class="plain">{warned}</ul>' if warned else ""
     several = len(report.studies) > 1
     keys = "".join(f"<li>{swatch(i, 'category')}{escape(s.label)}</li>" for i, s in enumerate(report.studies))
     legend = f'<ul class="legend">{keys}</ul>' if several else ""
     overview = "".join(_table(table) for table in report.overview)
     return (
-        f'<section id="summary"><h2>What was measured</h2>{legend}<ul class="cards">{cards}</ul>{references}'
+        f'<section id="summary"><h2>What was measured</h2>{legend}<ul class="cards">{cards}</ul>{references}{cautions}'
         f"{overview}</section>"
     )
 

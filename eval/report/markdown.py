@@ -18,6 +18,8 @@ def render_markdown(report: Report) -> str:
         parts += _table(table)
     if report.baselines:
         parts += ["## For comparison", "\n".join(f"- {line}" for line in report.baselines)]
+    if report.cautions:
+        parts += ["## With caution", "\n".join(f"- {text}" for text in report.cautions)]
     for section in report.sections:
         parts += _section(section)
     several = len(report.studies) > 1
