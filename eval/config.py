@@ -22,6 +22,8 @@ from pretrain.configio import apply_overrides, read_yaml, validate
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
 TASKS = ("linear", "knn", "finetune", "transfer", "tsne", "distill", "export")
+# What several ranks may do together.
+SHARED_TASKS = ("linear", "knn", "finetune", "transfer", "distill")
 
 # Half decades; the mean cross-entropy is penalised by l2/2 * |W|^2.
 DEFAULT_L2 = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from eval.config import (
+    SHARED_TASKS,
     DistillConfig,
     FeatureConfig,
     FinetuneConfig,
@@ -43,23 +44,17 @@ def share_features(evaluation: Evaluation, world: World) -> None:
     Raises EvaluationError where the task uses one process, or nothing may be kept.
     """
     config = evaluation.config
-    if isinstance(config, FinetuneConfig | DistillConfig):
-        check_cache(config, world)  # their rows ask for features one after another
-        return
-    if not isinstance(config, LinearConfig | KnnConfig | TransferConfig):
+    if evaluation.task not in SHARED_TASKS:
         raise EvaluationError(f"{evaluation.task} runs in one process; got {world.size} ranks")
-    check_cache(config, world)
+    if not config.cache:
+        raise EvaluationError(f"{world.size} ranks share features through the run's cache; got cache=false")
+    if not isinstance(config, LinearConfig | KnnConfig | TransferConfig):
+        return  # rows ask for features one after another, or none do
     encoder = load_encoder(
         evaluation.run, evaluation.run_config, device=world.device, initialisation=config.initialisation
     )
     for source, split in _wanted(feature_source(encoder, config), config):
         share_split(evaluation.run, source, split, world)
-
-
-def check_cache(config: FeatureConfig, world: World) -> None:
-    """Raises EvaluationError where several ranks may not keep what they share."""
-    if not config.cache:
-        raise EvaluationError(f"{world.size} ranks share features through the run's cache; got cache=false")
 
 
 def share_split(run: RunDirectory, source: FeatureSource, split: str, world: World) -> None:

@@ -72,7 +72,15 @@ def _refusals(study: StudyConfig, target: SlurmTarget) -> list[Problem]:
 
     kinds: dict[Kind, str] = {"train": "target", "probe": "target.evaluation"}
     said = {
-        where: refusal(sbatch_text(study.study_directory, target, kind, name=f"{study.name}-{kind}"))
+        where: refusal(
+            sbatch_text(
+                study.study_directory,
+                target,
+                kind,
+                name=f"{study.name}-{kind}",
+                processes=target.evaluation_ranks if kind == "probe" else 1,
+            )
+        )
         for kind, where in kinds.items()
     }
     return [Problem(where, f"sbatch refuses such a job: {why}") for where, why in said.items() if why is not None]

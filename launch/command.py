@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
+from eval.config import SHARED_TASKS
 from launch.targets import LocalTarget, SlurmTarget, Target, TorchrunTarget
 from pretrain.config import DataConfig
 
@@ -28,7 +29,7 @@ def training_command(directory: Path, target: Target, *, node_rank: int = 0) -> 
     run = ("-m", "pretrain", str(directory / REQUESTED_FILE), f"run.directory={directory}")
     match target:
         case LocalTarget():
-            return (sys.executable, *_standalone(target), *run)
+            return (sys.executable, *_standalone(target.ranks, target.restarts), *run)
         case TorchrunTarget():
             return (*ANOTHER_STORE, sys.executable, *_connected(target, directory.name, node_rank), *run)
         case SlurmTarget():
@@ -37,12 +38,12 @@ def training_command(directory: Path, target: Target, *, node_rank: int = 0) -> 
             assert_never(target)
 
 
-def _standalone(target: LocalTarget) -> tuple[str, ...]:
+def _standalone(ranks: int, restarts: int = 0) -> tuple[str, ...]:
     """torchrun for the ranks of one machine; one rank needs none, whose start costs as long as the run's own."""
-    if target.ranks == 1:
+    if ranks == 1:
         return ()
-    restarts = (f"--max-restarts={target.restarts}",) if target.restarts else ()
-    return ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={target.ranks}", *restarts)
+    again = (f"--max-restarts={restarts}",) if restarts else ()
+    return ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *again)
 
 
 def _connected(target: TorchrunTarget, run_id: str, node_rank: int) -> tuple[str, ...]:
@@ -60,9 +61,15 @@ def _connected(target: TorchrunTarget, run_id: str, node_rank: int) -> tuple[str
     return ("-m", "torch.distributed.run", f"--nnodes={span}", *common, *meeting)
 
 
-def probe_command(run_directory: Path, task: str, overrides: Sequence[str]) -> tuple[str, ...]:
-    """One evaluation of the run in ``run_directory``."""
-    return (sys.executable, "-m", "eval", task, str(run_directory), *overrides)
+def evaluation_ranks(target: Target, task: str) -> int:
+    """Processes of one evaluation."""
+    return target.evaluation_ranks if task in SHARED_TASKS else 1
+
+
+def probe_command(run_directory: Path, task: str, overrides: Sequence[str], target: Target) -> tuple[str, ...]:
+    """One evaluation of the run in ``run_directory``; on Slurm the command of each of its ranks."""
+    torchrun = () if isinstance(target, SlurmTarget) else _standalone(evaluation_ranks(target, task))
+    return (sys.executable, *torchrun, "-m", "eval", task, str(run_directory), *overrides)
 
 
 def report_command(study_directory: Path) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def overlaps(target: LocalTarget) -> bool:
     if target.overlap_probes is not None:
         return target.overlap_probes
     gpus = len(visible_gpus())
-    return gpus == 0 or gpus > target.ranks * side_by_side(target)
+    return gpus == 0 or gpus >= target.ranks * side_by_side(target) + target.evaluation_ranks
 
 
 def _unreachable(waiting: list[Task], failed: Mapping[str, Task]) -> list[tuple[Task, Task]]:
@@ -159,7 +159,7 @@ def _placed(task: Task, slot: int, target: LocalTarget, overlap: bool) -> Job:
     runs = side_by_side(target)
     busy = target.ranks * runs
     if task.kind == "probe" and overlap:
-        variables = job_environment(processes=1, side_by_side=busy + 1, first_gpu=busy)
+        variables = job_environment(processes=task.job.processes, side_by_side=busy + 1, first_gpu=busy)
     elif task.kind == "data":
         variables = job_environment(processes=1)
     else:

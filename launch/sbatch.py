@@ -40,7 +40,7 @@ def rank_task(task: Task, target: SlurmTarget) -> RankTask:
     return RankTask(
         arguments=task.job.command[1:],
         log=str(task.job.log.resolve()),
-        distributed=train and target.ranks > 1,
+        distributed=(target.ranks if train else task.job.processes) > 1,
         preemptible=train,
         requeue=train and target.requeue,
         environment={"OMP_NUM_THREADS": str(cpus), "PYTHONUNBUFFERED": "1"},
@@ -48,10 +48,17 @@ def rank_task(task: Task, target: SlurmTarget) -> RankTask:
 
 
 def sbatch_text(
-    directory: Path, target: SlurmTarget, kind: Kind, *, name: str, count: int = 1, after: str | None = None
+    directory: Path,
+    target: SlurmTarget,
+    kind: Kind,
+    *,
+    name: str,
+    count: int = 1,
+    processes: int = 1,
+    after: str | None = None,
 ) -> str:
-    """The script that sbatch gets for ``count`` jobs of ``kind``."""
-    executor = _executor(directory, target, kind, name=name, after=after)
+    """The script that sbatch gets for ``count`` jobs of ``kind``, on one node of ``processes`` unless they are runs."""
+    executor = _executor(directory, target, kind, name=name, processes=processes, after=after)
     if count > 1:
         executor.parameters["map_count"] = count
     return str(executor._make_submission_file_text(executor._submitit_command_str, ""))
@@ -64,7 +71,8 @@ def submit(
 
     Raises NotSubmitted with sbatch's own words.
     """
-    executor = _executor(directory, target, tasks[0].kind, name=name, after=after)
+    processes = tasks[0].job.processes
+    executor = _executor(directory, target, tasks[0].kind, name=name, processes=processes, after=after)
     executor._throttling = SECONDS_BETWEEN_SUBMISSIONS
     (directory / FOLDER).mkdir(parents=True, exist_ok=True)
     try:
@@ -75,7 +83,9 @@ def submit(
     return [str(job.job_id) for job in jobs]
 
 
-def _executor(directory: Path, target: SlurmTarget, kind: Kind, *, name: str, after: str | None) -> _Executor:
+def _executor(
+    directory: Path, target: SlurmTarget, kind: Kind, *, name: str, processes: int, after: str | None
+) -> _Executor:
     python = shlex.quote(target.python or sys.executable)
     # A signal during the imports would end Python, and with it the job.
     command = " ".join(["env --ignore-signal=USR2", *([target.container] if target.container else []), python])
@@ -92,7 +102,8 @@ def _executor(directory: Path, target: SlurmTarget, kind: Kind, *, name: str, af
         "wckey": None,
         "additional_parameters": _further_options(target),
     }
-    resources = _run_resources(target) if kind == "train" else _single_resources(target, needs_gpu=kind == "probe")
+    single = _single_resources(target, processes, needs_gpu=kind == "probe")
+    resources = _run_resources(target) if kind == "train" else single
     own = {key.replace("-", "_") for key in target.sbatch}  # these replace ours, or take them away
     wanted = {**shared, **resources}
     executor.update_parameters(**{key: value for key, value in wanted.items() if value is not None and key not in own})
@@ -115,18 +126,23 @@ def _run_resources(target: SlurmTarget) -> dict[str, Any]:
     }
 
 
-def _single_resources(target: SlurmTarget, *, needs_gpu: bool) -> dict[str, Any]:
+def _single_resources(target: SlurmTarget, processes: int, *, needs_gpu: bool) -> dict[str, Any]:
+    """Of what runs on one node."""
     own = target.evaluation
-    gpus = (1 if target.gpus else 0) if own.gpus is None else own.gpus
+    gpus = (processes if target.gpus else 0) if own.gpus is None else own.gpus
     return {
         "partition": own.partition or target.partition,
         "time": own.time_limit_min,
         "nodes": 1,
-        "ntasks_per_node": 1,
+        "ntasks_per_node": processes,
         "cpus_per_task": own.cpus,
         "gpus_per_node": gpus if gpus and needs_gpu else None,
         "mem": _memory(own.memory_gb),
-        "srun_args": [f"--cpus-per-task={own.cpus}", *target.srun],
+        "srun_args": [
+            *(["--kill-on-bad-exit=1"] if processes > 1 else []),
+            f"--cpus-per-task={own.cpus}",
+            *target.srun,
+        ],
     }
 
 

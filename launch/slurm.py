@@ -63,12 +63,20 @@ def show_scripts(graph: StudyGraph, target: SlurmTarget, console: Console) -> No
     """Print the script of every kind of job that would be submitted if nothing had been yet; submits nothing."""
     tasks = missing_tasks(graph)
     name = graph.config.name
-    for kind in dict.fromkeys(task.kind for task in tasks):
-        same = [task for task in tasks if task.kind == kind]
+    for kind, processes in dict.fromkeys((task.kind, task.job.processes) for task in tasks):
+        same = [task for task in tasks if (task.kind, task.job.processes) == (kind, processes)]
         task = same[0]
         count = len(same) if kind == "train" else 1
         after = f"afterok:<{task.needs[0].split()[0]}>" if task.needs else None
-        text = sbatch_text(graph.directory, target, kind, name=f"{name}-{kind}", count=count, after=after)
+        text = sbatch_text(
+            graph.directory,
+            target,
+            kind,
+            name=f"{name}-{kind}",
+            count=count,
+            processes=processes,
+            after=after,
+        )
         console.print(f"# {len(same)} x {kind}: {command_line(task.job.command)}", markup=False, soft_wrap=True)
         console.print(text, markup=False, soft_wrap=True)
     text = sbatch_text(graph.directory, target, "report", name=f"{name}-report", after="afterany:<all>")

@@ -33,12 +33,14 @@ class LocalTarget(Section):
     """This machine: ``ranks`` processes for each run, ``concurrent_runs`` runs side by side.
 
     concurrent_runs: ``auto`` for as many as have GPUs (else cores) of their own.
+    evaluation_ranks: processes of an evaluation that several can share.
     restarts: how often torchrun starts a run again of which a rank has died.
     """
 
     name: Literal["local"] = "local"
     ranks: PositiveInt = 1
     concurrent_runs: PositiveInt | Literal["auto"] = 1
+    evaluation_ranks: PositiveInt = 1
     restarts: NonNegativeInt = 2
     # Evaluate a point while the next one trains; null: unless they would share a GPU.
     overlap_probes: bool | None = None
@@ -48,13 +50,19 @@ class LocalTarget(Section):
     def ranks_per_node(self) -> int:
         return self.ranks
 
+    @model_validator(mode="after")
+    def _evaluations_fit(self) -> LocalTarget:
+        _fits(self.evaluation_ranks, self.ranks, "ranks")
+        return self
+
 
 class TorchrunTarget(Section):
     """``nodes`` machines that share a file system, ``ranks_per_node`` processes on each, connected by torchrun.
 
     node_rank: which of them this one is; then the study runs here, and needs the same command on every other node.
     Without it the commands are only printed. rendezvous: ``c10d`` survives nodes that come and go (from ``min_nodes``
-    on), ``static`` is the older master address and port.
+    on), ``static`` is the older master address and port. evaluation_ranks: of the first node, for an evaluation that
+    several processes can share.
     """
 
     name: Literal["torchrun"]
@@ -65,6 +73,7 @@ class TorchrunTarget(Section):
     master_port: Annotated[int, Field(gt=0, lt=65536)] = 29500
     rendezvous: Literal["c10d", "static"] = "c10d"
     node_rank: NonNegativeInt | None = None
+    evaluation_ranks: PositiveInt = 1
     restarts: NonNegativeInt = 2
     join_timeout_s: PositiveInt = 86_400  # nodes wait for one another while another one evaluates
     hardware: Hardware = Hardware()
@@ -79,12 +88,18 @@ class TorchrunTarget(Section):
             raise ValueError(f"node_rank is {self.node_rank}, wanted 0 to {self.nodes - 1} with {self.nodes} nodes")
         if self.min_nodes is not None and (self.rendezvous == "static" or self.min_nodes > self.nodes):
             raise ValueError(f"min_nodes is {self.min_nodes}, wanted at most {self.nodes}, and rendezvous: c10d")
+        _fits(self.evaluation_ranks, self.ranks_per_node, "ranks_per_node")
         return self
 
 
 class EvaluationResources(Section):
-    """What one evaluation gets: one process. ``gpus``: null for one where runs have GPUs."""
+    """What one evaluation gets, on one node.
 
+    ranks: processes of an evaluation that several can share; others have one. gpus: null for one each where runs have
+    GPUs. cpus: of each process.
+    """
+
+    ranks: PositiveInt = 1
     gpus: NonNegativeInt | None = None
     cpus: PositiveInt = 8
     memory_gb: PositiveFloat | None = None
@@ -134,6 +149,10 @@ class SlurmTarget(Section):
         """GPUs of a node."""
         return self.ranks_per_node if self.gpus_per_node is None else self.gpus_per_node
 
+    @property
+    def evaluation_ranks(self) -> int:
+        return self.evaluation.ranks
+
     @field_validator("sbatch")
     @classmethod
     def _long_names(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +173,17 @@ class SlurmTarget(Section):
             raise ValueError(
                 f"ranks_per_node is {self.ranks_per_node}, but a node's GPUs are {self.gpus}; one rank needs one GPU"
             )
+        if self.evaluation.gpus and self.evaluation.gpus < self.evaluation.ranks:
+            raise ValueError(
+                f"evaluation.ranks is {self.evaluation.ranks}, but its GPUs are {self.evaluation.gpus}; one rank needs "
+                "one GPU"
+            )
         return self
+
+
+def _fits(evaluation_ranks: int, ranks: int, name: str) -> None:
+    if evaluation_ranks > ranks:
+        raise ValueError(f"evaluation_ranks is {evaluation_ranks}, wanted at most {ranks}, as many as {name}")
 
 
 Target = Annotated[LocalTarget | TorchrunTarget | SlurmTarget, Field(discriminator="name")]

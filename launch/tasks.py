@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.manifest import FILE_NAME, REPORT_FILE, Probe
-from launch.command import data_command, job_environment, probe_command, report_command, training_command
+from launch.command import (
+    data_command,
+    evaluation_ranks,
+    job_environment,
+    probe_command,
+    report_command,
+    training_command,
+)
 from launch.graph import StudyGraph, StudyPoint
 from launch.process import Job
 from launch.state import evaluated, probe_stage, trained
@@ -94,6 +101,8 @@ def _training_task(graph: StudyGraph, point: StudyPoint, needs: tuple[str, ...])
 def _probe_task(graph: StudyGraph, point: StudyPoint, probe: Probe, needs: tuple[str, ...]) -> Task:
     run, stage = graph.run(point), probe_stage(probe)
     result = run.evaluation(probe.task, probe.fingerprint) / "result.json"
-    command = probe_command(run.path, probe.task, probe.overrides)
-    job = Job(stage, f"{probe.task} {point.entry.name}", command, run.path, result)
+    target = graph.config.target
+    command = probe_command(run.path, probe.task, probe.overrides, target)
+    ranks = evaluation_ranks(target, probe.task)
+    job = Job(stage, f"{probe.task} {point.entry.name}", command, run.path, result, processes=ranks)
     return Task(f"{stage} {point.entry.name}", "probe", job, needs, point)

@@ -20,7 +20,7 @@ def stubbed() -> Iterator[None]:
     def train(directory: Path, target: object) -> tuple[str, ...]:
         return (sys.executable, STUB, "train", str(directory))
 
-    def probe(directory: Path, task: str, overrides: Sequence[str]) -> tuple[str, ...]:
+    def probe(directory: Path, task: str, overrides: Sequence[str], target: object) -> tuple[str, ...]:
         name = f"{task}-{evaluation_fingerprint(task, evaluation_config(task, overrides))}"
         return (sys.executable, STUB, task, str(directory), name)
 

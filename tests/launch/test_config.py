@@ -83,6 +83,8 @@ def test_names_are_used_once(workplace: Workplace) -> None:
         ({"name": "slurm", "node": 2}, "target.node: unknown key (did you mean 'nodes'?)"),
         ({"name": "slurm", "time_limit_min": 2}, "asked to stop as it starts; wanted a limit of at least 150 s"),
         ({"name": "slurm", "gpus_per_node": 4}, "one rank needs one GPU"),
+        ({"name": "slurm", "evaluation": {"ranks": 4, "gpus": 2}}, "evaluation.ranks is 4, but its GPUs are 2"),
+        ({"ranks": 2, "evaluation_ranks": 4}, "evaluation_ranks is 4, wanted at most 2, as many as ranks"),
         ({"name": "slurm", "sbatch": {"--exclude": "n1"}}, "wanted long option names without dashes"),
         ({"name": "torchrun"}, "target.master_address: is missing"),
         ({"ranks": 2, "nodes": 2}, "target.nodes: unknown key"),

@@ -15,7 +15,7 @@ from launch.local import overlaps, side_by_side
 from launch.lock import StudyLocked, study_lock
 from launch.process import Job, RunningJob, StopRequest, readable_tail, stop_all
 from launch.state import process_exists
-from launch.targets import LocalTarget
+from launch.targets import EvaluationResources, LocalTarget, SlurmTarget
 
 TORCHRUN_END = """W1121 23:19:57.100000 8454 .venv/torch/distributed/elastic/multiprocessing/api.py:1028] Sending
 Traceback (most recent call last):
@@ -80,6 +80,24 @@ def test_a_probe_beside_training_has_a_gpu_of_its_own_or_waits(monkeypatch: pyte
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
         assert overlaps(LocalTarget(ranks=ranks)) is expected, gpus
     assert overlaps(LocalTarget(ranks=4, overlap_probes=True))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert not overlaps(LocalTarget(ranks=2, evaluation_ranks=2)), "two more are wanted, one is left"
+
+
+def test_evaluations_that_several_ranks_can_share_get_them() -> None:
+    run = Path("runs/x")
+    local, slurm = (
+        LocalTarget(ranks=4, evaluation_ranks=4),
+        SlurmTarget(name="slurm", evaluation=EvaluationResources(ranks=4)),
+    )
+    alone = ("-m", "eval", "tsne", "runs/x", "images=100")
+    assert command.probe_command(run, "tsne", ["images=100"], local)[1:] == alone
+    together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "eval", "finetune", "runs/x")
+    assert command.probe_command(run, "finetune", [], local)[1:] == together
+    assert command.probe_command(run, "finetune", [], slurm)[1:] == ("-m", "eval", "finetune", "runs/x"), (
+        "srun starts 4"
+    )
+    assert [command.evaluation_ranks(slurm, task) for task in ("finetune", "export")] == [4, 1]
 
 
 def test_training_command_starts_torchrun_only_for_several_ranks() -> None:

@@ -48,6 +48,7 @@ CASES: dict[str, tuple[dict[str, Any], Kind, int, str | None]] = {
     "plain_report": ({"name": "slurm", "nodes": 2}, "report", 1, "afterany:1234_0:1235"),
     "cpu_train": ({"name": "slurm", "gpus_per_node": 0, "ranks_per_node": 2}, "train", 1, "afterok:1233"),
     "gres_train": (GRES, "train", 2, None),
+    "shared_probe": ({"name": "slurm", "evaluation": {"ranks": 4}}, "probe", 1, "afterok:1234_0"),
     "every_option_train": (EVERY_OPTION, "train", 24, None),
     "every_option_probe": (EVERY_OPTION, "probe", 1, "afterok:1234_0"),
 }
@@ -56,7 +57,10 @@ CASES: dict[str, tuple[dict[str, Any], Kind, int, str | None]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_script_is_the_golden_one(name: str, tmp_path: Path) -> None:
     options, kind, count, after = CASES[name]
-    text = sbatch_text(tmp_path, SlurmTarget(**options), kind, name=f"quick-{kind}-01234567", count=count, after=after)
+    target = SlurmTarget(**options)
+    processes = target.evaluation_ranks if kind == "probe" else 1
+    name_of_job = f"quick-{kind}-01234567"
+    text = sbatch_text(tmp_path, target, kind, name=name_of_job, count=count, processes=processes, after=after)
     text = text.replace(str(tmp_path.resolve()), "/STUDY").replace(sys.executable, "/VENV/bin/python")
     golden = GOLDEN / f"{name}.sh"
     if os.environ.get("UPDATE_GOLDEN"):
