@@ -82,7 +82,7 @@ class Classroom:
         Collective: every rank calls this.
         """
         world, size_px = self.subject.world, self.subject.source.size_px
-        # The ranks' parts may differ by one image, of which they pass the last one twice.
+        # Parts of one length: the last image fills up what the last ones lack.
         part = -(-len(index_n) // world.size)
         padded_n = torch.cat([index_n, index_n[-1:].expand(part * world.size - len(index_n))])
         own_n = padded_n[world.rank * part : (world.rank + 1) * part]

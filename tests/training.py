@@ -85,3 +85,9 @@ def losses(run_directory: Path) -> list[float]:
     rows: list[dict[str, Any]] = read_json_lines(run_directory / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     return [row["loss"] for row in rows]
+
+
+def written(name: str, folder: Path) -> Path:
+    """The directory of the data set ``name``, written below ``folder``."""
+    run_ok([sys.executable, "-m", "pretrain.data.write_beton", name, str(folder / name)])
+    return folder / name

@@ -149,6 +149,8 @@ def _table(groups: Sequence[Group], several: bool) -> Table:
         rows.append(tuple(cells))
     headers = (("Study",) if several else ()) + ("Setting", *(name for name, _ in columns), *(t for _, t, _ in kept))
     note = "Means over seeds. Peak memory is of the process that wrote the result; the loss's is planned, not measured."
+    if any(key.endswith("_seconds_per_step") for key, _, _ in kept):
+        note += " What batch norm's communication and the loss take was measured alone, when the runs started."
     return Table("Throughput and cost", headers, tuple(rows), note=note)
 
 

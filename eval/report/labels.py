@@ -34,6 +34,5 @@ def varied_settings(study: StudyRecord) -> tuple[str, ...]:
 
 def short(key: str) -> str:
     """Last part of a dotted key, as a person says it."""
-    return {"global_batch_size": "batch", "base_learning_rate": "base LR"}.get(
-        key.rpartition(".")[2], key.rpartition(".")[2]
-    )
+    last = key.rpartition(".")[2]
+    return {"global_batch_size": "batch", "base_learning_rate": "base LR"}.get(last, last.replace("_", " "))

@@ -11,10 +11,11 @@ from typing import Any
 import cloudpickle
 import pytest
 
+from launch.process import Job
 from launch.rank import FIRST_PORT, PORTS, RankTask, job_id
-from launch.sbatch import sbatch_text
+from launch.sbatch import rank_task, sbatch_text
 from launch.targets import SlurmTarget
-from launch.tasks import Kind
+from launch.tasks import Kind, Task
 from tests.launch.conftest import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +68,14 @@ def test_the_script_is_the_golden_one(name: str, tmp_path: Path) -> None:
         golden.parent.mkdir(parents=True, exist_ok=True)
         golden.write_text(text)
     assert text == golden.read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "processes", "expected"), [("probe", 1, False), ("probe", 2, True), ("train", 4, True)]
+)
+def test_several_processes_are_told_their_ranks(tmp_path: Path, kind: Kind, processes: int, expected: bool) -> None:
+    task = Task("key", kind, Job("stage", "label", ("python", "-m", "eval"), tmp_path, processes=processes))
+    assert rank_task(task, SlurmTarget(name="slurm", ranks_per_node=4)).distributed is (processes > 1)
 
 
 def test_dry_run_shows_every_script_and_writes_nothing(

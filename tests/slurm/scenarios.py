@@ -34,7 +34,7 @@ TARGET: dict[str, Any] = {
     "gpus_per_node": 0,
     "cpus_per_rank": 1,
     "time_limit_min": 60,
-    "evaluation": {"ranks": 2, "cpus": 1, "time_limit_min": 10},
+    "evaluation": {"cpus": 1, "time_limit_min": 10},
 }
 # Slow machines: what does not happen in this time is taken for a hang.
 PATIENCE_S = 900.0
