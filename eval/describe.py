@@ -163,7 +163,13 @@ def _finetune(measured: Sequence[Mapping[str, Any]]) -> list[Row]:
             line += f"{_with_interval(row) if row else '':>24}"
         rows.append((f"{name}, top-1 in %", line))
     edges = (edge.describe() for row in measured for edge in edges_of(row))
-    return [*rows, *(("beyond the grid", f"{text} ({number} rows)") for text, number in Counter(edges).items())]
+    return [
+        *rows,
+        *(
+            ("beyond the grid", f"{text}, in {number} of {len(measured)} rows")
+            for text, number in Counter(edges).items()
+        ),
+    ]
 
 
 def _share(fraction: float, images: int) -> str:

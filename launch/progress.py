@@ -12,7 +12,7 @@ from rich.progress import Progress as Bars
 
 from launch.graph import StudyGraph
 from launch.process import Outcome
-from launch.state import PointState, point_state, study_states
+from launch.state import PointState, point_state, read_result, study_states
 from launch.tables import duration
 from launch.tasks import Task
 
@@ -130,10 +130,12 @@ class Progress:
         """What the job brought, e.g. its accuracy."""
         if task.point is None:
             return ""
-        state = point_state(self._graph.directory, task.point.entry, self._graph.manifest.probes)
         if task.kind == "train":
+            state = point_state(self._graph.directory, task.point.entry, self._graph.manifest.probes)
             return f", {state.images_per_second:,.0f} images/s" if state.images_per_second else ""
-        return f", top-1 {state.top1:.2f} %" if state.top1 is not None else ""
+        result = read_result(task.job.result) if task.job.result is not None else None
+        top1 = (result or {}).get("top1")  # its own: fine-tuning, for one, has a table instead
+        return f", top-1 {top1:.2f} %" if isinstance(top1, int | float) else ""
 
     def _share(self) -> float:
         return sum(self._seen.values()) / self._total if self._total else 1.0
