@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eval.report.collect import PointRecord, StudyRecord
+from eval.report.names import named
 from eval.report.text import setting
 
 
@@ -12,16 +13,33 @@ def settings_label(record: PointRecord, study: StudyRecord) -> str:
         if record.name in baseline.points:
             return baseline.title
     varied = varied_settings(study)
-    found = [
-        f"{short(key)} {setting(record.point.settings.get(key))}" for key in varied if key in record.point.settings
-    ]
+    told = [key for key in varied if key in record.point.settings and not _follows_name(key, varied, study)]
+    found = [_said(key, setting(record.point.settings[key])) for key in told]
     return ", ".join(found) or _from_name(record.name)
+
+
+def _said(key: str, value: str) -> str:
+    """``batch 256``, ``objective DCL``."""
+    section, _, last = key.rpartition(".")
+    return f"{short(section) if last == 'name' else short(key)} {named(value)}"
+
+
+def _follows_name(key: str, varied: tuple[str, ...], study: StudyRecord) -> bool:
+    """Whether the name of the key's section says its value: what an objective comes with is no setting by itself."""
+    name_key = f"{key.partition('.')[0]}.name"
+    if key == name_key or name_key not in varied:
+        return False
+    values: dict[str, set[str]] = {}
+    for record in study.points.values():
+        settings = record.point.settings
+        values.setdefault(repr(settings.get(name_key)), set()).add(repr(settings.get(key)))
+    return all(len(found) == 1 for found in values.values())
 
 
 def _from_name(name: str) -> str:
     """``batch 256`` of ``global_batch_size=256,seed=0``: the base itself, as the question calls it."""
     parts = [part.partition("=") for part in name.partition(",seed=")[0].split(",")]
-    return ", ".join(f"{short(key)} {value}" if equals else key for key, equals, value in parts)
+    return ", ".join(_said(key, value) if equals else key for key, equals, value in parts)
 
 
 def varied_settings(study: StudyRecord) -> tuple[str, ...]:

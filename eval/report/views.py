@@ -258,8 +258,16 @@ def _along(study: StudyRecord, across: Factor, factors: Sequence[Factor]) -> Ite
     own = {factor.key for factor in factors}
     if not any(across.key in r.point.settings or across.key in r.config for r in study.points.values()):
         return  # a number of the plan: it is set through other settings
-    for key, values in _varied(study, across.level_of).items():
-        if key not in own and _determined(values, across.level_of):
+    section = across.key.removesuffix("name") if across.key.endswith(".name") else None
+    along = {
+        key: values
+        for key, values in _varied(study, across.level_of).items()
+        if key not in own and _determined(values, across.level_of)
+    }
+    if section is not None and any(key.startswith(section) for key in along):
+        yield f"Each {lower(without_unit(across.label))} comes with settings of its own, as the runs' commands tell."
+    for key, values in along.items():
+        if section is None or not key.startswith(section):
             pairs = {across.level_of[spot]: setting(value) for spot, value in values.items()}
             shown = ", ".join(f"{text} at {across.level_text(index)}" for index, text in sorted(pairs.items())[:6])
             yield f"Changes together with {lower(without_unit(across.label))}: {brief(key)} ({shown})."

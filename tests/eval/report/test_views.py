@@ -8,6 +8,7 @@ from pathlib import Path
 from eval.report.analysis import QuestionAnalysis, analyse_view
 from eval.report.collect import StudyRecord, collect
 from eval.report.content import Report
+from eval.report.labels import settings_label
 from eval.report.views import View, views
 from tests.eval.studies import Place, SyntheticStudy
 
@@ -132,3 +133,19 @@ def test_another_question_over_the_same_points_is_not_repeated(tmp_path: Path) -
         ]
         study.question(name, places, x_key=key)
     assert set(all_views(collect(study.write()))) == {"batch", "length"}
+
+
+def test_an_objective_is_called_by_its_name_and_its_own_settings_are_not_told(tmp_path: Path) -> None:
+    study = SyntheticStudy(tmp_path)
+    width = "objective.projector.output_width"
+    settings = [{}, {"objective.name": "byol", width: 64}, {"objective.name": "wmse", width: 32}]
+    places = [Place(i, found, [70.0 + i, 71.0 + i]) for i, found in enumerate(settings)]
+    study.question(
+        "objective", places, x_key="objective.name", x_scale="category", categories=("simclr", "byol", "wmse")
+    )
+    record = collect(study.write())
+    labels = {settings_label(point, record) for point in record.points.values()}
+    assert {"objective BYOL", "objective W-MSE"} <= labels
+    assert not any("width" in label for label in labels)
+    (view,) = views(record, record.manifest.questions[0])
+    assert view.remarks == ("Each objective comes with settings of its own, as the runs' commands tell.",)
