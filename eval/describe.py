@@ -162,14 +162,10 @@ def _finetune(measured: Sequence[Mapping[str, Any]]) -> list[Row]:
             row = cells.get((name, fraction))
             line += f"{_with_interval(row) if row else '':>24}"
         rows.append((f"{name}, top-1 in %", line))
-    edges = (edge.describe() for row in measured for edge in edges_of(row))
-    return [
-        *rows,
-        *(
-            ("beyond the grid", f"{text}, in {number} of {len(measured)} rows")
-            for text, number in Counter(edges).items()
-        ),
-    ]
+    edges = Counter(edge.describe() for row in measured for edge in edges_of(row))
+    for text, number in edges.items():
+        rows.append(("beyond the grid", f"{text}, in {number} of {len(measured)} rows"))
+    return rows
 
 
 def _share(fraction: float, images: int) -> str:

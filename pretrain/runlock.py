@@ -36,9 +36,8 @@ def hold_run(directory: Path, *, handover_s: float = HANDOVER_S, silent_s: float
     ended = threading.Event()
     heart = threading.Thread(target=_touch, args=(descriptor, ended), daemon=True, name="run lock")
     try:
-        if not _locked_within(descriptor, handover_s) or not _is_stale(
-            directory / FILE_NAME, read_owner(descriptor), silent_s
-        ):
+        path = directory / FILE_NAME
+        if not _locked_within(descriptor, handover_s) or not _is_stale(path, read_owner(descriptor), silent_s):
             raise ConfigError(str(directory), [Problem("run.directory", _held(read_owner(descriptor)))])
         write_owner(descriptor, {**ourselves(), "job": os.environ.get(VARIABLE)})
         with helpers_shielded():
@@ -61,9 +60,8 @@ def _locked_within(descriptor: int, seconds: float) -> bool:
             return True
         except BlockingIOError:
             if not told:
-                print(
-                    f"waiting for the job that holds the run to end: {_held(read_owner(descriptor))}", file=sys.stderr
-                )
+                holder = _held(read_owner(descriptor))
+                print(f"waiting for the job that holds the run to end: {holder}", file=sys.stderr)
                 told = True
             if time.monotonic() > deadline:
                 return False

@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +60,28 @@ class StudyRecord:
     def metric_label(self) -> str:
         """What the vertical axis of every figure shows."""
         return "Linear-probe top-1 (%)" if self.metric == "top1" else "Nearest-neighbour top-1 (%)"
+
+    @cached_property
+    def told_settings(self) -> tuple[str, ...]:
+        """Settings that set the points of the questions apart, in order of first use.
+
+        What the name of a section says already is not among them: an objective comes with settings of its own.
+        """
+        in_baselines = {name for baseline in self.manifest.baselines for name in baseline.points}
+        points = [record.point for record in self.points.values() if record.name not in in_baselines]
+        keys = dict.fromkeys(key for point in points for key in point.settings)
+        varied = [key for key in keys if len({repr(point.settings.get(key)) for point in points}) > 1]
+        return tuple(key for key in varied if not self._follows_name(key, varied))
+
+    def _follows_name(self, key: str, varied: Sequence[str]) -> bool:
+        name_key = f"{key.partition('.')[0]}.name"
+        if key == name_key or name_key not in varied:
+            return False
+        values: dict[str, set[str]] = {}
+        for record in self.points.values():
+            settings = record.point.settings
+            values.setdefault(repr(settings.get(name_key)), set()).add(repr(settings.get(key)))
+        return all(len(found) == 1 for found in values.values())
 
     def count(self, status: Status) -> int:
         """Number of points in this state."""

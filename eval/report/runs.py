@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.report.collect import PROBE_NUMBERS, PointRecord, StudyRecord, number
 from eval.report.labels import settings_label
-from eval.report.sections import Cell
+from eval.report.sections import Cell, cell
 from eval.report.text import count, duration, plain
 
 
@@ -105,7 +105,7 @@ def _row(record: PointRecord, study: StudyRecord) -> RunRow:
     revision = _short_revision(record.environment.get("git_revision"))
     finished = record.status == "finished"
     cells = [
-        Cell(settings_label(record, study), settings_label(record, study)),
+        cell(settings_label(record, study)),
         Cell(str(record.point.seed), record.point.seed),
         Cell(plain(record.top1) if finished and study.metric == "top1" else "", _finite(measured, "top1", finished)),
         Cell(plain(_finite(measured, "top5", finished)), _finite(measured, "top5", finished)),
