@@ -9,9 +9,8 @@ from pathlib import Path
 
 from eval.config import FeatureConfig, evaluation_config
 from eval.describe import describe
-from eval.errors import EvaluationError
-from eval.report.arguments import add_report_arguments
-from eval.result import Stopwatch, open_evaluation, previous_result
+from eval.report.command import add_report_arguments
+from eval.result import EvaluationError, Stopwatch, open_evaluation, previous_result
 from pretrain.errors import ConfigError
 
 EXAMPLES = """examples:
@@ -79,7 +78,7 @@ def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
     # The model card tells what has been measured so far: it is written anew each time.
     result = None if task == "export" else previous_result(evaluation)
     if result is None:
-        from eval.tasks import evaluate  # imports torch, which neither --help nor a second call needs
+        from eval.evaluate import evaluate  # imports torch, which neither --help nor a second call needs
         from pretrain.checkpoint import CheckpointError
 
         stopwatch.lap("import")

@@ -8,17 +8,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from pretrain.config import (
-    EncoderConfig,
+from pretrain.config import EncoderConfig, fingerprint
+from pretrain.configio import (
     FilePath,
     Interval,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     Section,
-    fingerprint,
+    apply_overrides,
+    read_yaml,
+    validate,
 )
-from pretrain.configio import apply_overrides, read_yaml, validate
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
 TASKS = ("linear", "knn", "finetune", "transfer", "tsne", "distill", "export")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from eval.config import Initialisation
-from eval.errors import EvaluationError
+from eval.result import EvaluationError
 from pretrain.checkpoint import newest_checkpoint, read_checkpoint
 from pretrain.config import EncoderConfig, PretrainConfig
 from pretrain.configio import validate

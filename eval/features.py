@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.config import FeatureConfig
+from eval.config import FeatureConfig, TransferConfig
 from eval.encoder import FrozenEncoder
-from eval.errors import EvaluationError
+from eval.result import EvaluationError
 from pretrain.config import fingerprint
 from pretrain.data.catalog import manifest_path, read_manifest
 from pretrain.data.loader import evaluation_batches
-from pretrain.models.inputs import to_float
+from pretrain.models.encoder import to_float
 from pretrain.rundir import RunDirectory, whole_file
 
 PARTS = ("labels", "indices", "x")  # x last: the split is complete when it is there
@@ -216,3 +216,9 @@ def _write(folder: Path, features: Features) -> None:
     for part in PARTS:
         with whole_file(folder / f"{part}.npy") as file:
             np.save(file, tensors[part].numpy())
+
+
+def transfer_sources(encoder: FrozenEncoder, size_px: int, config: TransferConfig) -> list[FeatureSource]:
+    """Where the features of each data set come from."""
+    train_split = config.train_split or "train"
+    return [FeatureSource(encoder, directory, train_split, size_px, config) for directory in config.directories]

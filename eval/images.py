@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.errors import EvaluationError
+from eval.result import EvaluationError
 from pretrain.config import AugmentationConfig
-from pretrain.data import order
+from pretrain.data import sampler as order
 from pretrain.data.batch import Batch
-from pretrain.data.beton import read_table
+from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import existing_beton
-from pretrain.data.handoff import in_background
-from pretrain.data.views import Rendering, ViewMaker
+from pretrain.data.prefetch import in_background
+from pretrain.data.renderer import Rendering, ViewMaker
 
 AHEAD = 2  # batches made while one is used
 

@@ -36,10 +36,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.config import FeatureConfig, evaluation_fingerprint, result_settings
-from eval.errors import EvaluationError
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.configio import load
 from pretrain.rundir import RunDirectory, environment, read_json, write_json
+
+# What cannot be evaluated, said to a person. Torch-free.
+
+
+class EvaluationError(RuntimeError):
+    """An evaluation that cannot be done, with where, why, and what to do."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ import torch
 
 from eval.config import FeatureConfig, ProbeConfig
 from eval.encoder import FrozenEncoder, load_encoder
-from eval.errors import EvaluationError
 from eval.features import Features, FeatureSource, feature_source, load_features
-from eval.result import Evaluation, Stopwatch, write_result
+from eval.result import Evaluation, EvaluationError, Stopwatch, write_result
 from pretrain.dist import World
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from eval.config import TrainingSettings
-from eval.images import Epochs
+from eval.classifier import Network
+from eval.config import DistillConfig, FinetuneConfig, TrainingSettings
+from eval.features import progress_bar, threads
+from eval.images import Epochs, ImageSet, crop_and_flip
 from eval.metrics import accuracy_percent, mean_loss
-from eval.network import Network
-from pretrain.collectives import group_rank_and_size, sum_of_few
+from eval.subject import Subject, class_count
+from pretrain.collectives import all_gather_rows, group_rank_and_size, sum_of_few
 from pretrain.data.batch import Batch
 from pretrain.gradients import GradientAverager
-from pretrain.models.inputs import to_float
-from pretrain.models.sync_bn import convert_sync_batch_norm
-from pretrain.optim.param_groups import parameter_groups
+from pretrain.models.encoder import to_float
+from pretrain.models.sync_batch_norm import convert_sync_batch_norm
+from pretrain.optim.build import parameter_groups
 from pretrain.optim.schedules import learning_rate, lr_at
 
 # (logits (B, K), pixels (B, 3, H, W), labels (B,)) -> (mean loss, how many images are right), both on the device
@@ -159,3 +162,92 @@ def _to(device: torch.device, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def _autocast(device: torch.device, settings: TrainingSettings) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.autocast == "bf16")
+
+
+# Where networks are trained on the images of a run and measured on its test images, by all ranks together.
+#
+# n images that are learned from, N test images, K classes.
+
+
+@dataclass(frozen=True)
+class Classroom:
+    """The images, and how a network learns from them: by ``config.training``, in an order from ``config.seed``."""
+
+    subject: Subject
+    config: FinetuneConfig | DistillConfig
+    train: ImageSet
+    test: ImageSet
+    classes: int
+
+    @property
+    def data(self) -> dict[str, int]:
+        """What a result says of the images."""
+        images = {"train_images": len(self.train.index_N), "test_images": len(self.test.index_N)}
+        return {**images, "classes": self.classes}
+
+    def teach(
+        self,
+        network: Network,
+        index_n: Tensor,
+        rates: Rates,
+        *,
+        epochs: int,
+        title: str,
+        loss: Loss = label_loss,
+        watched: bool = True,
+    ) -> tuple[Curves, int]:
+        """(curves, steps) of training ``network`` in place on these images; ``watched``: on test images too.
+
+        Collective: every rank calls this.
+        """
+        config, size_px = self.config, self.subject.source.size_px
+        run = self.subject.encoder.config.augmentation
+        views = crop_and_flip(run, size_px=size_px, crop_area=config.training.crop_area)
+        world, batch_size = self.subject.world, config.training.batch_size
+        images = self.train.augmented(
+            index_n, views, batch_size=batch_size, seed=config.seed, rank=world.rank, world_size=world.size
+        )
+        with progress_bar(title, "steps") as advance:
+            curves = train_network(
+                network,
+                images,
+                rates,
+                config.training,
+                epochs=epochs,
+                loss=loss,
+                watch=(lambda: self.test_logits(network)) if watched else None,
+                progress=advance,
+            )
+        return curves, epochs * images.batches
+
+    def test_logits(self, network: Network) -> tuple[Tensor, Tensor]:
+        """(logits (N, K), labels (N,)) of the test images. Collective: every rank calls this."""
+        return self.logits(network, self.test, self.test.index_N)
+
+    def logits(self, network: Network, images: ImageSet, index_n: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits (n, K), labels (n,)) of these images, without augmentation, on every rank.
+
+        Collective: every rank calls this.
+        """
+        world, size_px = self.subject.world, self.subject.source.size_px
+        # Parts of one length: the last image fills up what the last ones lack.
+        part = -(-len(index_n) // world.size)
+        padded_n = torch.cat([index_n, index_n[-1:].expand(part * world.size - len(index_n))])
+        own_n = padded_n[world.rank * part : (world.rank + 1) * part]
+        batches = images.plain(own_n, size_px=size_px, batch_size=self.config.batch_size)
+        logits_nK, labels_n = predict(network, batches, self.config.training)
+        logits_nK, labels_n = all_gather_rows(logits_nK, world.control), all_gather_rows(labels_n, world.control)
+        return logits_nK[: len(index_n)], labels_n[: len(index_n)]
+
+
+@contextmanager
+def open_classroom(subject: Subject, config: FinetuneConfig | DistillConfig) -> Iterator[Classroom]:
+    """The classroom of ``config``; its threads end with the block. Raises EvaluationError for a foreign test class."""
+    source, workers = subject.source, threads(config)
+    train = ImageSet(source.directory, source.train_split, images=config.train_images, workers=workers)
+    test = ImageSet(source.directory, config.test_split, workers=workers)
+    try:
+        yield Classroom(subject, config, train, test, class_count(train.labels_N, test.labels_N))
+    finally:
+        train.close()
+        test.close()

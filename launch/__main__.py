@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2: the request cannot be carried out as it is)."""
     options = build_parser().parse_args(arguments)
     from launch.lock import StudyLocked
-    from launch.scheduler import SchedulerSilent
+    from launch.slurm.queue import SchedulerSilent
     from pretrain.errors import ConfigError
 
     try:
@@ -80,22 +80,22 @@ def _study(path: Path, overrides: list[str], *, dry_run: bool) -> int:
     from launch.tables import make_console
 
     if dry_run:
-        from launch.config import load_study
-        from launch.dry_run import show_what_would_run
-        from launch.graph import build_graph
+        from launch.commands import show_what_would_run
+        from launch.plan.config import load_study
+        from launch.plan.graph import build_graph
 
         show_what_would_run(build_graph(load_study(path, overrides), str(path)), make_console())
         return 0
-    from launch.checks import startable_graph
-    from launch.study import run_study
+    from launch.preflight import startable_graph
+    from launch.run import run_study
 
     return run_study(startable_graph(path, overrides), make_console())
 
 
 def _plan(path: Path, overrides: Sequence[str]) -> int:
-    from launch.config import load_study
-    from launch.graph import build_graph
-    from launch.preflight_tables import preflight_views
+    from launch.forecast.tables import preflight_views
+    from launch.plan.config import load_study
+    from launch.plan.graph import build_graph
     from launch.state import study_states
     from launch.tables import make_console, plan_summary, plan_table
 
@@ -110,24 +110,24 @@ def _plan(path: Path, overrides: Sequence[str]) -> int:
 
 
 def _status(directory: Path, watch_s: float | None) -> int:
+    from launch.commands import show_status
     from launch.tables import make_console
-    from launch.watch import show_status
 
     show_status(directory, make_console(), every_s=watch_s)
     return 0
 
 
 def _cancel(directory: Path, point: str | None) -> int:
-    from launch.control import cancel
+    from launch.commands import cancel
     from launch.tables import make_console
 
     return cancel(directory, point, make_console())
 
 
 def _retry(directory: Path, point: str | None) -> int:
-    from launch.checks import startable_graph
-    from launch.control import forgive
-    from launch.study import run_study
+    from launch.commands import forgive
+    from launch.preflight import startable_graph
+    from launch.run import run_study
     from launch.tables import make_console
 
     console = make_console()
@@ -136,7 +136,7 @@ def _retry(directory: Path, point: str | None) -> int:
 
 
 def _logs(directory: Path, point: str | None, lines: int) -> int:
-    from launch.logs import show_logs
+    from launch.commands import show_logs
 
     show_logs(directory, point, lines)
     return 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.state import process_exists
-from pretrain.lockfile import FILE_NAME, open_lock, ourselves, read_owner, sign_off, write_owner
+from pretrain.runlock import FILE_NAME, open_lock, ourselves, read_owner, sign_off, write_owner
 
 
 class StudyLocked(RuntimeError):

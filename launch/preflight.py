@@ -1,169 +1,105 @@
-"""`launch plan`: whether a point fits on its GPUs, how long it takes, and how it would scale. Torch-free.
-
-Memory is counted from the layers; time follows from images per second, given or measured; communication is a model. All
-of it is said before anything is started, none of it changes a run.
-"""
+"""What the machine says against a study before its first job starts, all of it at once. Torch-free."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from pathlib import Path
 
-from launch.communication import Links, StepTimes, communication
-from launch.graph import StudyPoint
-from launch.network import NetworkSize, network_size
-from launch.state import PointState
-from launch.targets import Hardware, Target
-from pretrain.config import DCLConfig, PretrainConfig, SimCLRConfig
-from pretrain.plan import TrainPlan
-
-FLOAT_BYTES = 4
-# Of the optimizer's own tensors, for each parameter.
-OPTIMIZER_TENSORS = {"lars": 1, "sgd": 1, "adamw": 2}
-# CUDA's context, its libraries' workspaces, and what the allocator loses in gaps.
-RESERVED_FRACTION = 0.1
-MOST_RANKS = 1024
+from launch.plan.config import StudyConfig, load_study
+from launch.plan.graph import StudyGraph, build_graph
+from launch.plan.targets import SlurmTarget
+from launch.run import result_problems, up_to_date
+from launch.slurm.jobs import read_jobs
+from launch.slurm.queue import SchedulerSilent, missing_commands, partitions, read_queue, refusal
+from launch.tasks import Kind
+from pretrain.errors import ConfigError, Problem, did_you_mean
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on one rank."""
+def startable_graph(path: Path, overrides: list[str]) -> StudyGraph:
+    """The study's graph. Raises ConfigError with every problem of its points, its directory and its target.
 
-    activations: int
-    loss: int
-    states: int  # weights, gradients, the optimizer's tensors, a target network
-
-    @property
-    def total(self) -> int:
-        return self.activations + self.loss + self.states
-
-
-@dataclass(frozen=True)
-class Preflight:
-    """What is predicted for one point on its target.
-
-    micro_batches: of the plan; micro_batches_needed: the fewest that fit, None where none do. efficiency: share of a
-    step that one GPU alone would take as well; it and what follows from it are None where nobody knows the rate.
+    A study of which nothing is missing asks nothing of the machine.
     """
-
-    global_batch_size: int
-    memory: Memory
-    fits: bool
-    micro_batches: int
-    micro_batches_needed: int | None
-    gpu_hours: float | None
-    times: StepTimes
-    efficiency: float | None
-
-
-def preflight(point: StudyPoint, target: Target, *, images_per_second: float | None) -> Preflight:
-    """What is predicted for ``point``. images_per_second: of one GPU that waits for no other."""
-    config, plan, size = point.config, point.plan, network_size(point.config)
-    links = Links(target.hardware, plan.world_size, target.ranks_per_node)
-    times = communication(
-        config, size, links, global_batch_size=plan.global_batch_size, micro_batches=plan.micro_batches
-    )
-    memory = memory_of(config, plan, size, micro_batches=plan.micro_batches)
-    efficiency = None
-    if images_per_second is not None:
-        efficiency = _efficiency(times, plan.batch_size_per_rank / images_per_second)
-    gpu_seconds = point.images_seen / (images_per_second * efficiency) if images_per_second and efficiency else None
-    return Preflight(
-        global_batch_size=plan.global_batch_size,
-        memory=memory,
-        fits=memory.total <= usable_bytes(target.hardware),
-        micro_batches=plan.micro_batches,
-        micro_batches_needed=micro_batches_needed(config, plan, size, target.hardware),
-        gpu_hours=None if gpu_seconds is None else gpu_seconds / 3600,
-        times=times,
-        efficiency=efficiency,
-    )
+    study, source = load_study(path, overrides), str(path)
+    graph: StudyGraph | None = None
+    problems: list[Problem] = []
+    try:
+        graph = build_graph(study, source)
+    except ConfigError as error:
+        problems += error.problems
+    if graph is not None:
+        problems += result_problems(graph)
+    if graph is None or problems or not up_to_date(graph):
+        problems += _directory_problems(study.study_directory) + _target_problems(study)
+        problems += _elsewhere(study)
+    if problems or graph is None:
+        raise ConfigError(source, problems)
+    return graph
 
 
-def memory_of(config: PretrainConfig, plan: TrainPlan, size: NetworkSize, *, micro_batches: int) -> Memory:
-    """Bytes on one rank when its batch is worked through in ``micro_batches`` parts."""
-    views = plan.batch_size_per_rank * config.augmentation.number_of_views
-    kept_bytes = 2 if config.precision.autocast == "bf16" else FLOAT_BYTES
-    tensors = 2 + OPTIMIZER_TENSORS[config.optimizer.name]
-    # Under autocast the weights are kept once more, in half precision.
-    casts = size.parameters * 2 if config.precision.autocast == "bf16" else 0
-    embeddings = 2 * FLOAT_BYTES * views * size.embedding_width
-    return Memory(
-        activations=-(-views // micro_batches) * size.kept_elements * kept_bytes + casts,
-        loss=plan.loss_bytes_per_rank + embeddings,
-        states=FLOAT_BYTES * (tensors * size.parameters + size.target_parameters),
-    )
+def _directory_problems(directory: Path) -> list[Problem]:
+    """Whether files can be made in ``directory``, or it in the nearest directory above that exists."""
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        return [Problem("directory", f"got {directory}, but {there} is not a directory")]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [Problem("directory", f"got {directory}, but {there} is not writable for you; wanted another directory")]
+    return []
 
 
-def usable_bytes(hardware: Hardware) -> float:
-    """What a run may take of a GPU's memory."""
-    return hardware.gpu_memory_gb * 1e9 * (1 - RESERVED_FRACTION)
+def _target_problems(study: StudyConfig) -> list[Problem]:
+    target = study.target
+    if not isinstance(target, SlurmTarget):
+        return []
+    missing = missing_commands()
+    if missing:
+        where = "is this a login node of the cluster? Elsewhere use target=configs/target/local.yaml"
+        return [Problem("target", f"Slurm's {', '.join(missing)} is not on PATH; {where}")]
+    known = partitions()
+    if known is None:
+        return [Problem("target", "sinfo does not answer: is Slurm's controller up?")]
+    problems = []
+    asked = {"target.partition": target.partition, "target.evaluation.partition": target.evaluation.partition}
+    for where, name in asked.items():
+        if name is not None and not set(name.split(",")) <= set(known):
+            problems.append(Problem(where, f"got '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}"))
+    return problems or _refusals(study, target)
 
 
-def micro_batches_needed(config: PretrainConfig, plan: TrainPlan, size: NetworkSize, hardware: Hardware) -> int | None:
-    """The fewest equal parts of the global batch with which it fits; None where one image of each rank is too much."""
-    per_rank = plan.batch_size_per_rank
-    for parts in range(1, per_rank + 1):
-        fits = memory_of(config, plan, size, micro_batches=parts).total <= usable_bytes(hardware)
-        if per_rank % parts == 0 and fits:
-            return parts
-    return None
+def _refusals(study: StudyConfig, target: SlurmTarget) -> list[Problem]:
+    """What sbatch itself says against the jobs: accounts, qualities of service, more than any node has."""
+    from launch.slurm.sbatch import sbatch_text
 
-
-def measured_rate(states: Sequence[PointState]) -> float | None:
-    """Images per second of one rank, the median of the study's finished runs; None before the first."""
-    rates = [
-        state.images_per_second / state.point.world_size
-        for state in states
-        if state.images_per_second and state.step and state.stage in ("trained", "evaluating", "finished")
-    ]
-    return statistics.median(rates) if rates else None
-
-
-@dataclass(frozen=True)
-class ScalingRow:
-    """One number of ranks in the prediction, at the batch per rank of today."""
-
-    ranks: int
-    global_batch_size: int
-    times: StepTimes
-    loss_seconds: float
-    efficiency: float
-
-
-def weak_scaling(point: StudyPoint, target: Target, *, images_per_second: float) -> list[ScalingRow]:
-    """Efficiency against one rank at the point's batch per rank, up to 1,024 ranks.
-
-    It is a prediction of speed alone: on each row the global batch, and so the experiment, is another one.
-    """
-    config, size, hardware = point.config, network_size(point.config), target.hardware
-    per_rank = point.plan.batch_size_per_rank
-    alone = per_rank / images_per_second
-    rows = []
-    ranks = 1
-    while ranks <= MOST_RANKS:
-        batch = ranks * per_rank
-        links = Links(hardware, ranks, min(target.ranks_per_node, ranks))
-        times = communication(config, size, links, global_batch_size=batch, micro_batches=point.plan.micro_batches)
-        # The work of the loss on one rank grows with the batch; that of one rank is in ``alone``.
-        grown = _loss_seconds(config, size, hardware, per_rank, batch) - _loss_seconds(
-            config, size, hardware, per_rank, per_rank
+    kinds: dict[Kind, str] = {"train": "target", "probe": "target.evaluation"}
+    said = {
+        where: refusal(
+            sbatch_text(
+                study.study_directory,
+                target,
+                kind,
+                name=f"{study.name}-{kind}",
+                processes=target.evaluation_ranks if kind == "probe" else 1,
+            )
         )
-        rows.append(ScalingRow(ranks, batch, times, grown, _efficiency(times, alone, grown)))
-        ranks *= 2
-    return rows
+        for kind, where in kinds.items()
+    }
+    return [Problem(where, f"sbatch refuses such a job: {why}") for where, why in said.items() if why is not None]
 
 
-def _loss_seconds(config: PretrainConfig, size: NetworkSize, hardware: Hardware, per_rank: int, batch: int) -> float:
-    """Seconds for a contrastive loss and its gradient: 2.5 products of (2B, D) with (D, 2G)."""
-    if not isinstance(config.objective, SimCLRConfig | DCLConfig):
-        return 0.0
-    seen = min(batch, config.objective.negatives or batch)
-    return 2.5 * 2 * (2 * per_rank) * (2 * seen) * size.embedding_width / (1e12 * hardware.loss_tflops)
-
-
-def _efficiency(times: StepTimes, compute_s: float, more_s: float = 0.0) -> float:
-    """Share of a step that one rank alone would take as well. Gradients hide behind the backward, two thirds of it."""
-    uncovered = max(0.0, times.gradients - 2 / 3 * compute_s)
-    return compute_s / (compute_s + more_s + times.waiting + uncovered)
+def _elsewhere(study: StudyConfig) -> list[Problem]:
+    """Jobs that a study which is now to run here still has in Slurm."""
+    if isinstance(study.target, SlurmTarget):
+        return []
+    ours = {job.job_id: job for job in read_jobs(study.study_directory) if job.ending is None}
+    if not ours:
+        return []
+    queue = read_queue(ours)
+    if queue is None:
+        raise SchedulerSilent(
+            "the study was last started on Slurm, which does not say what of it still runs; try again"
+        )
+    alive = [number for number in queue if number in ours]
+    if not alive:
+        return []
+    what = f"the study has {len(alive)} jobs in Slurm ({alive[0]}, ...)"
+    return [Problem("target", f"{what}; wait for them, or `launch cancel {study.study_directory}` first")]

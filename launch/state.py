@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.manifest import Point, Probe, StudyManifest
-from pretrain.config import Section
-from pretrain.configio import validate
+from eval.study_manifest import Point, Probe, StudyManifest
+from pretrain.configio import Section, validate
 from pretrain.rundir import RunDirectory, read_json, write_json
 
 # A job of another host counts as running while its progress.json is younger than this.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from eval.manifest import FILE_NAME, REPORT_FILE, Probe
-from launch.command import (
+from eval.study_manifest import FILE_NAME, REPORT_FILE, Probe
+from launch.plan.command_lines import (
     data_command,
     evaluation_ranks,
     job_environment,
@@ -14,11 +15,28 @@ from launch.command import (
     report_command,
     training_command,
 )
-from launch.graph import StudyGraph, StudyPoint
-from launch.process import Job
-from launch.state import evaluated, probe_stage, trained
+from launch.plan.graph import StudyGraph, StudyPoint
+from launch.state import evaluated, log_path, probe_stage, trained
 from pretrain.config import DataConfig
 from pretrain.data.catalog import beton_path
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run. Its log and record lie in ``directory``/logs; it is done well only if ``result`` exists then."""
+
+    stage: str
+    label: str
+    command: tuple[str, ...]
+    directory: Path
+    result: Path | None = None
+    processes: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        return log_path(self.directory, self.stage)
+
 
 Kind = Literal["data", "train", "probe", "report"]
 

@@ -9,14 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.config import PretrainConfig, run_fingerprint
+from pretrain.config import PretrainConfig
 from pretrain.configio import dump_yaml, load
 from pretrain.data.catalog import image_count
 from pretrain.errors import ConfigError, Problem
 from pretrain.plan import TrainPlan, make_plan
-from pretrain.preempt import EXIT_CODE, Preemption
-from pretrain.requeue import hand_back
-from pretrain.rundir import RunDirectory, environment, read_json, write_json, write_text
+from pretrain.preemption import EXIT_CODE, Preemption, hand_back
+from pretrain.rundir import RunDirectory, directory_of, environment, read_json, write_json, write_text
 from pretrain.runlock import hold_run
 
 
@@ -99,11 +98,6 @@ def plan_of(config: PretrainConfig, world_size: int, source: str, ranks_per_node
         command = f"python -m pretrain.data.write_beton {data.dataset} {data.directory}"
         raise ConfigError(source, [Problem("data.directory", f"{data.directory} has no data set; write it: {command}")])
     return make_plan(config, images=images, world_size=world_size, ranks_per_node=ranks_per_node, source=source)
-
-
-def directory_of(config: PretrainConfig, source: Path) -> RunDirectory:
-    """Where the run lives: the same for the same configuration, so that starting again resumes."""
-    return RunDirectory(config.run.directory or config.run.root / f"{source.stem}-{run_fingerprint(config)}")
 
 
 def prepare(directory: RunDirectory, config: PretrainConfig, plan: TrainPlan) -> None:

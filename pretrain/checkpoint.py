@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pickle
 import re
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from pretrain.rundir import whole_file
+from pretrain.config import PretrainConfig
+from pretrain.dist import World, agree_on
+from pretrain.plan import TrainPlan
+from pretrain.rundir import RunDirectory, whole_file
 
 FORMAT = 1
 _NAME = re.compile(r"step_(\d{8,})\.pt")
@@ -75,3 +79,57 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {content['format']}; this version reads format {FORMAT}")
     return dict(content)
+
+
+class Saved(Protocol):
+    """What a checkpoint keeps: knows its own content, and takes one back."""
+
+    step: int
+
+    def content(self) -> dict[str, Any]:
+        """Everything that changes while training, as tensors and plain values."""
+
+    def take(self, content: dict[str, Any]) -> None:
+        """Go on from the content of a checkpoint."""
+
+
+class CheckpointStore:
+    """Saves on the first rank, restores on all."""
+
+    def __init__(self, config: PretrainConfig, plan: TrainPlan, directory: RunDirectory, world: World) -> None:
+        self._config, self._plan, self._world = config, plan, world
+        self._directory = directory.checkpoints
+        self._saved_step = -1
+        self._saved_at = time.monotonic()
+
+    def is_late(self) -> bool:
+        """Whether the last checkpoint (or the start) is so long ago that the next step boundary should bring one."""
+        every_s = self._config.checkpoint.every_s
+        return every_s is not None and time.monotonic() - self._saved_at > every_s
+
+    def save(self, state: Saved) -> None:
+        """Write a checkpoint of ``state`` unless this step has one."""
+        if not self._world.is_first or state.step == self._saved_step:
+            return
+        content = {
+            "fingerprint": self._plan.fingerprint,
+            "config": self._config.model_dump(mode="json"),
+            **state.content(),
+        }
+        write_checkpoint(self._directory, content, keep=self._config.checkpoint.keep)
+        self._saved_step, self._saved_at = state.step, time.monotonic()
+
+    def restore(self, state: Saved) -> None:
+        """Continue from the newest checkpoint, if there is one. Collective: every rank calls this."""
+        path = newest_checkpoint(self._directory)
+        step = agree_on(self._world, step_of(path) if path else -1)
+        if step < 0:
+            return
+        content = read_checkpoint(checkpoint_path(self._directory, step))
+        if content["fingerprint"] != self._plan.fingerprint:
+            raise ValueError(
+                f"{self._directory} holds checkpoints of another run (fingerprint {content['fingerprint']}; this is "
+                f"{self._plan.fingerprint}); choose another run.directory"
+            )
+        state.take(content)
+        self._saved_step = state.step

@@ -7,10 +7,10 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from pretrain.errors import ConfigError, Problem, did_you_mean
@@ -206,3 +206,27 @@ def _names(model: type[BaseModel]) -> tuple[Any, ...]:
     field = model.model_fields.get("name")
     literal = field is not None and typing.get_origin(field.annotation) is typing.Literal
     return typing.get_args(field.annotation) if field is not None and literal else ()
+
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+Interval = Annotated[tuple[float, float], Field(strict=False)]
+
+
+FilePath = Annotated[Path, Field(strict=False)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values are not converted, instances do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
-from pretrain.config import (
+from pretrain.config import PretrainConfig, run_fingerprint
+from pretrain.errors import ConfigError, Problem
+from pretrain.objectives.config import (
     BarlowTwinsConfig,
     BYOLConfig,
     DCLConfig,
-    PretrainConfig,
     SimCLRConfig,
     SimSiamConfig,
     SupervisedConfig,
     VICRegConfig,
     WMSEConfig,
-    run_fingerprint,
 )
-from pretrain.errors import ConfigError, Problem
 from pretrain.optim.schedules import learning_rate, lr_at
 
 # Batch norm over fewer images than this is too noisy to be meant.

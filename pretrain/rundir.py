@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from pretrain.config import PretrainConfig, run_fingerprint
+
 PACKAGES = ("torch", "torchvision", "ffcv", "numba", "numpy", "pydantic", "wandb", "submitit")
 
 
@@ -161,3 +163,8 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def directory_of(config: PretrainConfig, source: Path) -> RunDirectory:
+    """Where the run lives: the same for the same configuration, so that starting again resumes."""
+    return RunDirectory(config.run.directory or config.run.root / f"{source.stem}-{run_fingerprint(config)}")

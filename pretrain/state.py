@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
-from pretrain.checkpoint import checkpoint_path, newest_checkpoint, read_checkpoint, step_of, write_checkpoint
 from pretrain.collectives import Group
 from pretrain.config import PretrainConfig
 from pretrain.data.catalog import read_manifest
-from pretrain.dist import World, agree_on, block_of_ranks, broadcast_from_first
-from pretrain.memory import peak_memory_bytes
-from pretrain.models.batch_norm import share_batch_norm
-from pretrain.models.sync_bn_cost import SyncCost, measure_sync_cost
+from pretrain.dist import World, block_of_ranks, broadcast_from_first
+from pretrain.measure import SyncCost, measure_loss_seconds, measure_sync_cost
+from pretrain.models.sync_batch_norm import share_batch_norm
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
-from pretrain.objectives.loss_cost import measure_loss_seconds
 from pretrain.online_probe import OnlineProbe
 from pretrain.optim.build import build_optimizer
 from pretrain.plan import TrainPlan
-from pretrain.rundir import RunDirectory, read_json_lines
 
 
 @dataclass
@@ -39,6 +33,29 @@ class TrainState:
     # Measured at each start, kept in no checkpoint; None where no step is done.
     sync_cost: SyncCost | None = None
     loss_seconds: float | None = None
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {
+            "step": self.step,
+            "model": {name: value.detach() for name, value in self.objective.state_dict().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "online_probe": self.probe.state_dict(),
+            "train_seconds": self.train_seconds,
+            "restarts": self.restarts,
+        }
+
+    def take(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint's content."""
+        self.objective.load_state_dict(content["model"], strict=True)
+        self.optimizer.load_state_dict(content["optimizer"])
+        learned = content.get("online_probe")
+        # Another shape: it was switched on or off since.
+        if learned and learned["weight_CF"].shape == self.probe.weight_CF.shape:
+            self.probe.load_state_dict(learned)
+        self.step = content["step"]
+        self.train_seconds = content["train_seconds"]
+        self.restarts = content["restarts"] + 1
 
 
 def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainState:
@@ -89,82 +106,3 @@ def _measure_costs(
         if cost.gathers:
             print(f"  batch norm's gathers  {cost.describe()}, measured", flush=True)
         print(f"  the loss              {1e3 * state.loss_seconds:.2f} ms per step, measured", flush=True)
-
-
-class CheckpointStore:
-    """Saves on the first rank, restores on all."""
-
-    def __init__(self, config: PretrainConfig, plan: TrainPlan, directory: RunDirectory, world: World) -> None:
-        self._config, self._plan, self._world = config, plan, world
-        self._directory = directory.checkpoints
-        self._saved_step = -1
-        self._saved_at = time.monotonic()
-
-    def is_late(self) -> bool:
-        """Whether the last checkpoint (or the start) is so long ago that the next step boundary should bring one."""
-        every_s = self._config.checkpoint.every_s
-        return every_s is not None and time.monotonic() - self._saved_at > every_s
-
-    def save(self, state: TrainState) -> None:
-        """Write a checkpoint of ``state`` unless this step has one."""
-        if not self._world.is_first or state.step == self._saved_step:
-            return
-        content: dict[str, Any] = {
-            "step": state.step,
-            "fingerprint": self._plan.fingerprint,
-            "config": self._config.model_dump(mode="json"),
-            "model": _tensors_of(state.objective),
-            "optimizer": state.optimizer.state_dict(),
-            "online_probe": state.probe.state_dict(),
-            "train_seconds": state.train_seconds,
-            "restarts": state.restarts,
-        }
-        write_checkpoint(self._directory, content, keep=self._config.checkpoint.keep)
-        self._saved_step, self._saved_at = state.step, time.monotonic()
-
-    def restore(self, state: TrainState) -> None:
-        """Continue from the newest checkpoint, if there is one. Collective: every rank calls this."""
-        path = newest_checkpoint(self._directory)
-        step = agree_on(self._world, step_of(path) if path else -1)
-        if step < 0:
-            return
-        content = read_checkpoint(checkpoint_path(self._directory, step))
-        if content["fingerprint"] != self._plan.fingerprint:
-            raise ValueError(
-                f"{self._directory} holds checkpoints of another run (fingerprint {content['fingerprint']}; this is "
-                f"{self._plan.fingerprint}); choose another run.directory"
-            )
-        state.objective.load_state_dict(content["model"], strict=True)
-        state.optimizer.load_state_dict(content["optimizer"])
-        learned = content.get("online_probe")
-        # Another shape: it was switched on or off since.
-        if learned and learned["weight_CF"].shape == state.probe.weight_CF.shape:
-            state.probe.load_state_dict(learned)
-        state.step, self._saved_step = content["step"], content["step"]
-        state.train_seconds = content["train_seconds"]
-        state.restarts = content["restarts"] + 1
-
-
-def _tensors_of(module: nn.Module) -> dict[str, Any]:
-    return {name: value.detach() for name, value in module.state_dict().items()}
-
-
-def result_of(config: PretrainConfig, plan: TrainPlan, state: TrainState, directory: RunDirectory) -> dict[str, Any]:
-    """What result.json says of a finished run."""
-    rows = read_json_lines(directory.metrics)
-    images_seen = plan.total_steps * plan.global_batch_size
-    rate = images_seen / state.train_seconds if state.train_seconds else None
-    return {
-        "fingerprint": plan.fingerprint,
-        "total_steps": plan.total_steps,
-        "epochs": config.epochs,
-        "images_seen": images_seen,
-        "train_seconds": state.train_seconds,
-        "images_per_second": rate,
-        "world_size": plan.world_size,
-        "sync_batch_norm_seconds_per_step": state.sync_cost.seconds if state.sync_cost else None,
-        "loss_seconds_per_step": state.loss_seconds,
-        "peak_memory_bytes": peak_memory_bytes(next(state.objective.parameters()).device),
-        "final": {name: value for name, value in rows[-1].items() if name not in ("step", "epoch")} if rows else {},
-        "restarts": state.restarts,
-    }

@@ -5,20 +5,47 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
+from pretrain.checkpoint import (
+    CheckpointStore,
+)
 from pretrain.config import PretrainConfig
 from pretrain.data.loader import Batch, Loader, build_loader
-from pretrain.data.to_device import on_device
+from pretrain.data.prefetch import on_device
 from pretrain.dist import World, any_rank, mean_over_ranks
+from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
+from pretrain.measure import peak_memory_bytes
 from pretrain.metrics import MetricsLog, TrainingDiverged
 from pretrain.plan import TrainPlan
-from pretrain.preempt import Preemption, helpers_shielded
-from pretrain.rundir import RunDirectory, write_json
-from pretrain.state import CheckpointStore, TrainState, build_state, result_of
-from pretrain.step import forward_backward
+from pretrain.preemption import Preemption, helpers_shielded
+from pretrain.rundir import RunDirectory, read_json_lines, write_json
+from pretrain.state import TrainState, build_state
+
+
+def result_of(config: PretrainConfig, plan: TrainPlan, state: TrainState, directory: RunDirectory) -> dict[str, Any]:
+    """What result.json says of a finished run."""
+    rows = read_json_lines(directory.metrics)
+    images_seen = plan.total_steps * plan.global_batch_size
+    rate = images_seen / state.train_seconds if state.train_seconds else None
+    return {
+        "fingerprint": plan.fingerprint,
+        "total_steps": plan.total_steps,
+        "epochs": config.epochs,
+        "images_seen": images_seen,
+        "train_seconds": state.train_seconds,
+        "images_per_second": rate,
+        "world_size": plan.world_size,
+        "sync_batch_norm_seconds_per_step": state.sync_cost.seconds if state.sync_cost else None,
+        "loss_seconds_per_step": state.loss_seconds,
+        "peak_memory_bytes": peak_memory_bytes(next(state.objective.parameters()).device),
+        "final": {name: value for name, value in rows[-1].items() if name not in ("step", "epoch")} if rows else {},
+        "restarts": state.restarts,
+    }
+
 
 # Ranks agree on a signal this often, so that they do not wait for one another at every step.
 AGREE_EVERY_STEPS = 5

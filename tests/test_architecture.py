@@ -15,11 +15,14 @@ MAX_FUNCTION_LINES = 60
 
 # Within pretrain an import may point only to an earlier row, or stay in its row.
 PRETRAIN_ROWS: list[set[str]] = [
-    {"errors", "rundir", "configio", "preempt", "requeue", "lockfile", "runlock", "memory", "collectives"},
+    {"errors", "configio", "preemption", "runlock", "collectives", "kernels"},
+    {"objectives.config"},
     {"config", "dist", "gradients"},
+    {"rundir"},
     {"plan", "losses", "models", "optim", "data", "checkpoint"},
     {"metrics", "objectives", "online_probe"},
-    {"state", "step"},
+    {"measure"},
+    {"state", "forward_backward"},
     {"train", "certify"},
     {"__main__"},
 ]
@@ -28,14 +31,14 @@ LAUNCH_MAY_IMPORT = {
     "pretrain.config",
     "pretrain.configio",
     "pretrain.errors",
-    "pretrain.lockfile",
+    "pretrain.objectives.config",
+    "pretrain.runlock",
     "pretrain.plan",
     "pretrain.rundir",
-    "pretrain.preempt",
-    "pretrain.requeue",
+    "pretrain.preemption",
     "pretrain.data.catalog",
     "eval.config",
-    "eval.manifest",
+    "eval.study_manifest",
 }
 
 
@@ -61,8 +64,9 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def row_of(module: str) -> int:
-    part = module.split(".")[1]
-    rows = [index for index, row in enumerate(PRETRAIN_ROWS) if part in row]
+    parts = module.split(".")[1:]
+    names = (".".join(parts[:2]), parts[0])  # a module in a folder may stand on a row of its own
+    rows = [index for name in names for index, row in enumerate(PRETRAIN_ROWS) if name in row]
     assert rows, f"{module} has no row in PRETRAIN_ROWS"
     return rows[0]
 
@@ -130,7 +134,10 @@ def test_loop_fits_one_screen_and_hides_nothing() -> None:
         assert hidden not in body, f"the loop decides on {hidden}"
 
 
-@pytest.mark.parametrize("module", ["launch.__main__", "launch.study", "eval.config", "eval.manifest", "pretrain.plan"])
+@pytest.mark.parametrize(
+    "module",
+    ["launch.__main__", "launch.run", "eval.config", "eval.study_manifest", "pretrain.plan"],
+)
 def test_no_torch_on_the_login_node(module: str) -> None:
     code = (
         "import sys, importlib\n"

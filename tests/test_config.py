@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.config import AugmentationConfig, PretrainConfig, SimCLRConfig, run_fingerprint
+from pretrain.config import AugmentationConfig, PretrainConfig, run_fingerprint
 from pretrain.configio import apply_overrides, dump_yaml, load, parse_yaml, read_yaml, validate
 from pretrain.errors import ConfigError
+from pretrain.objectives.config import SimCLRConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 

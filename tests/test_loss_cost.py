@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from pretrain.config import ObjectiveConfig
-from pretrain.models.sync_bn import convert_sync_batch_norm
+from pretrain.measure import measure_loss_seconds
+from pretrain.models.sync_batch_norm import convert_sync_batch_norm
 from pretrain.objectives.build import build_objective
-from pretrain.objectives.loss_cost import measure_loss_seconds
+from pretrain.objectives.config import ObjectiveConfig
 from tests.ranks import Ranks
 from tests.test_step import ENCODER, OBJECTIVES, name
 

@@ -6,12 +6,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pretrain.config import EncoderConfig, ProjectorConfig, SimCLRConfig
+from pretrain.config import EncoderConfig
 from pretrain.data.batch import Batch
+from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.objectives.build import build_objective
+from pretrain.objectives.config import ProjectorConfig, SimCLRConfig
 from pretrain.online_probe import OnlineProbe
-from pretrain.step import forward_backward
 from tests.ranks import Ranks
 
 CLASSES, WIDTH, IMAGES = 4, 8, 24

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from pretrain.config import BatchConfig, PretrainConfig, ScheduleConfig, SimCLRConfig, SupervisedConfig
+from pretrain.config import BatchConfig, PretrainConfig, ScheduleConfig
 from pretrain.errors import ConfigError
+from pretrain.objectives.config import SimCLRConfig, SupervisedConfig
 from pretrain.plan import make_plan
 
 

@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from pretrain import requeue
+from pretrain import preemption as requeue
 from pretrain.__main__ import gave_up_before
-from pretrain.preempt import EXIT_CODE, SIGNALS, helpers_shielded
+from pretrain.preemption import EXIT_CODE, SIGNALS, helpers_shielded
 from pretrain.rundir import RunDirectory, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
 EARLY = """
 import os
-from pretrain.preempt import hold_back_signals
+from pretrain.preemption import hold_back_signals
 hold_back_signals()
 os.execv({python!r}, [{python!r}, "-c", '''
 import os, signal
 os.kill(os.getpid(), signal.SIGUSR2)   # in the middle of the imports
-from pretrain.preempt import Preemption
+from pretrain.preemption import Preemption
 found = Preemption().install()
 print(found.requested, found.signal_name, found.agreed)
 '''])

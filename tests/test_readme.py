@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import load_study
-from launch.graph import build_graph
+from launch.plan.config import load_study
+from launch.plan.graph import build_graph
 from pretrain.__main__ import plan_of
 from pretrain.config import PretrainConfig
 from pretrain.configio import load

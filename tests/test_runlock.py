@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from pretrain.errors import ConfigError
-from pretrain.lockfile import FILE_NAME
-from pretrain.requeue import VARIABLE
-from pretrain.runlock import hold_run
+from pretrain.preemption import VARIABLE
+from pretrain.runlock import FILE_NAME, hold_run
 
 ROOT = Path(__file__).resolve().parent.parent
 HOLDER = """

@@ -6,11 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pretrain.config import (
+from pretrain.config import EncoderConfig
+from pretrain.data.batch import Batch
+from pretrain.forward_backward import forward_backward
+from pretrain.gradients import GradientAverager
+from pretrain.models.sync_batch_norm import convert_sync_batch_norm
+from pretrain.objectives.base import Objective
+from pretrain.objectives.build import build_objective
+from pretrain.objectives.byol import BYOL
+from pretrain.objectives.config import (
     BarlowTwinsConfig,
     BYOLConfig,
     DCLConfig,
-    EncoderConfig,
     ObjectiveConfig,
     ProjectorConfig,
     SimCLRConfig,
@@ -19,13 +26,6 @@ from pretrain.config import (
     VICRegConfig,
     WMSEConfig,
 )
-from pretrain.data.batch import Batch
-from pretrain.gradients import GradientAverager
-from pretrain.models.sync_bn import convert_sync_batch_norm
-from pretrain.objectives.base import Objective
-from pretrain.objectives.build import build_objective
-from pretrain.objectives.predictive import BYOL
-from pretrain.step import forward_backward
 from tests.ranks import Ranks
 
 IMAGES = 24

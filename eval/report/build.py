@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.manifest import REPORT_FILE
-from eval.report.collect import StudyRecord, collect, collect_all
 from eval.report.content import Report, make_report
-from eval.report.html import render_html
-from eval.report.markdown import render_markdown
-from eval.report.png import write_figure
-from eval.report.runs import results_csv
+from eval.report.figures.png import write_figure
+from eval.report.records import StudyRecord, collect, collect_all
+from eval.report.render.html import render_html
+from eval.report.render.markdown import render_markdown
+from eval.report.sections.runs import results_csv
+from eval.study_manifest import REPORT_FILE
 from pretrain.rundir import read_json, whole_file, write_json, write_text
 
 FILES = "files.json"  # names of the figures and pictures that the report wrote beside the page

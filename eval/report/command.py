@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from eval.manifest import FILE_NAME, read_manifest
 from eval.report.build import page_of, read_studies, write_report
-from eval.report.collect import StudyRecord
 from eval.report.content import make_report
-from eval.report.push import Mode, push
+from eval.report.records import StudyRecord
+from eval.report.render.wandb import Mode, push
+from eval.study_manifest import FILE_NAME, read_manifest
 
 Signature = tuple[tuple[str, int, int], ...]
 
@@ -81,3 +81,37 @@ def signature(directories: Sequence[Path]) -> Signature:
                 continue
             found.append((str(path), state.st_mtime_ns, state.st_size))
     return tuple(found)
+
+
+# Options of `python -m eval report`; apart from the report itself, whose imports take longer than --help should.
+
+
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the report command."""
+    parser.add_argument(
+        "study_directories",
+        type=Path,
+        nargs="+",
+        metavar="STUDY_DIR",
+        help="holds study.json; several are shown side by side",
+    )
+    parser.add_argument("--into", type=Path, metavar="DIR", help="where the report goes (default: STUDY_DIR/report)")
+    parser.add_argument(
+        "--watch",
+        type=_seconds,
+        metavar="SECONDS",
+        help="build again whenever something is new, until all runs have finished; the open page follows by itself",
+    )
+    parser.add_argument(
+        "--wandb", choices=("disabled", "offline", "online"), help="push the report to wandb (default: as the runs)"
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value < 86400:
+        raise argparse.ArgumentTypeError(f"got '{text}', wanted a number of seconds from 1 to 86400")
+    return value

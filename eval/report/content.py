@@ -5,34 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.report import effect_sentences, sentences
-from eval.report.analysis import (
-    BaselineAnalysis,
-    QuestionAnalysis,
-    analyse_baseline,
-    analyse_view,
-)
-from eval.report.cautions import cautions
-from eval.report.classes import classes_section
-from eval.report.collect import StudyRecord
-from eval.report.compare import compared_sections, differences_table
-from eval.report.effects import negative_shares, plateaus
-from eval.report.efficiency import efficiency_section
+from eval.report import sentences
 from eval.report.evaluations import evaluations
-from eval.report.feature_space import features_section
-from eval.report.figures import view_figure
-from eval.report.names import DATASETS, ENCODERS, METHODS, TASKS
-from eval.report.panels import Figure
-from eval.report.probe_curves import probe_curves_section
-from eval.report.protocols import protocols_section
-from eval.report.published import published_section
-from eval.report.runs import RunRow, run_rows
-from eval.report.sections import Picture, Section, Table, text_table
-from eval.report.text import DASH, interval, listed, lower, many, percent, setting, signed, without_unit
-from eval.report.training import training_section
-from eval.report.views import views
-
-MOST_SLOPE_SENTENCES = 2  # more lines get a table
+from eval.report.factors import views
+from eval.report.figures.model import Figure
+from eval.report.format import (
+    DASH,
+    DATASETS,
+    ENCODERS,
+    METHODS,
+    TASKS,
+    listed,
+    many,
+    setting,
+)
+from eval.report.records import StudyRecord
+from eval.report.sections.base import Picture, Section, Table, text_table
+from eval.report.sections.classes import classes_section
+from eval.report.sections.compare import compared_sections, differences_table
+from eval.report.sections.curves import probe_curves_section, training_section
+from eval.report.sections.efficiency import efficiency_section
+from eval.report.sections.features import features_section
+from eval.report.sections.protocols import protocols_section
+from eval.report.sections.published import published_section
+from eval.report.sections.questions import questions, share_section
+from eval.report.sections.runs import RunRow, run_rows
+from eval.report.sections.warnings import cautions
+from eval.report.statistics import (
+    analyse_baseline,
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def make_report(*studies: StudyRecord) -> Report:
     several = len(studies) > 1
     analysed = [(study, analyse_baseline(study, b)) for study in studies for b in study.manifest.baselines]
     lines = [f"{study.label}: {sentences.baseline(b)}" if several else sentences.baseline(b) for study, b in analysed]
-    questions = compared_sections(studies) if several else _questions(studies[0], [b for _, b in analysed])
-    effects = [section for study in studies if (section := _share_section(study, several)) is not None]
+    asked_sections = compared_sections(studies) if several else questions(studies[0], [b for _, b in analysed])
+    effects = [section for study in studies if (section := share_section(study, several)) is not None]
     asked = [(study, question) for study in studies for question in study.manifest.questions if question.published]
     keys = {view.x_key for study, question in asked for view in views(study, question)}
     found = evaluations(studies)
@@ -92,87 +93,8 @@ def make_report(*studies: StudyRecord) -> Report:
         overview=tuple(table for table in tables if table is not None),
         baselines=tuple(lines),
         cautions=cautions(studies, found),
-        sections=(*questions, *effects, *(section for section in rest if section is not None)),
+        sections=(*asked_sections, *effects, *(section for section in rest if section is not None)),
         runs=tuple(row for study in studies for row in run_rows(study)),
-    )
-
-
-def _questions(study: StudyRecord, baselines: Sequence[BaselineAnalysis]) -> list[Section]:
-    every = [view for question in study.manifest.questions for view in views(study, question)]
-    return [_question(study, analyse_view(study, view), baselines) for view in every]
-
-
-def _question(study: StudyRecord, analysis: QuestionAnalysis, baselines: Sequence[BaselineAnalysis]) -> Section:
-    view = analysis.view
-    metric = "Top-1" if study.metric == "top1" else "Nearest-neighbour top-1"
-    few = len(analysis.slopes) <= MOST_SLOPE_SENTENCES
-    findings = sentences.findings(analysis, metric, slopes=few and not view.mark_best)
-    if few:
-        findings[1:1] = [effect_sentences.plateau(analysis, end) for end in plateaus(analysis)]
-    best = effect_sentences.best(analysis, without_unit(view.x_label)) if view.mark_best else ""
-    tables = [] if few or view.mark_best else [_slope_table(analysis)]
-    return Section(
-        anchor=f"question-{view.name}",
-        title=view.title,
-        findings=(*findings[:1], *([best] if best else []), *findings[1:]),
-        remark=" ".join(view.remarks),
-        figures=(view_figure(study, analysis, baselines),) if any(c.mean for c in analysis.conditions) else (),
-        basis=sentences.basis(analysis),
-        tables=(*tables, _conditions(analysis)),
-        in_summary=not view.derived,
-    )
-
-
-def _conditions(analysis: QuestionAnalysis) -> Table:
-    lines = any(condition.line_text for condition in analysis.conditions)
-    best = analysis.best_of_lines if analysis.view.mark_best else frozenset()
-    rows = [(*(("Line",) if lines else ()), analysis.view.x_label, "Mean", "95 % interval", "Seeds")]
-    for condition in analysis.conditions:
-        mean = condition.mean
-        values = [f"{r.top1:.2f}" if r.top1 is not None else r.status for r in condition.records]
-        ringed = " (best)" if (condition.line, condition.x) in best else ""
-        rows.append(
-            (
-                *((condition.line_text,) if lines else ()),
-                condition.x_text + ringed,
-                percent(mean.value if mean else None),
-                interval(mean.low, mean.high) if mean else DASH,
-                ", ".join(values),
-            )
-        )
-    return text_table("Numbers", rows, folded=True)
-
-
-def _slope_table(analysis: QuestionAnalysis) -> Table:
-    """Slope and end of the gain of every line."""
-    label = lower(without_unit(analysis.view.x_label))
-    ends = {end.line_text: end for end in plateaus(analysis)}
-    per = f"Points per {'doubling' if analysis.slopes[0].per_doubling else 'unit'} of {label}"
-    rows = [("Line", per, "95 % interval", "Straight line", *(["No sure gain beyond"] if ends else []))]
-    for slope in analysis.slopes:
-        end = ends.get(slope.line_text)
-        beyond = () if not ends else (DASH if end is None else "no end seen" if end.is_last else end.enough.x_text,)
-        low, high = slope.slope.low, slope.slope.high
-        within = DASH if low is None or high is None else f"{signed(low)} to {signed(high)}"
-        bent = DASH if low is None else "no" if slope.lack_of_fit else "yes"
-        rows.append((slope.line_text, signed(slope.slope.value), within, bent, *beyond))
-    note = "Slopes by least squares. Straight line: whether the conditions leave it by more than the seeds differ."
-    return text_table("Slopes", rows, note=note)
-
-
-def _share_section(study: StudyRecord, several: bool) -> Section | None:
-    """How much of the batch-size effect the number of negatives explains, where both were varied."""
-    analyses = [analyse_view(study, views(study, question)[0]) for question in study.manifest.questions]
-    shares = negative_shares(study, analyses)
-    if not shares:
-        return None
-    return Section(
-        anchor=f"share-{study.manifest.name}",
-        title=f"Batch size or negatives{f': {study.label}' if several else ''}",
-        findings=tuple(effect_sentences.share(share) for share in shares),
-        remark="The rest is what else comes with the batch size: fewer steps, another learning rate, batch norm over "
-        "more images. Negatives between two measured numbers are read off a straight line over their logarithm.",
-        in_summary=True,
     )
 
 

@@ -13,10 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.report.analysis import REMARKABLE, Condition, Interval, QuestionAnalysis, pooled_deviation
-from eval.report.collect import StudyRecord, number
-from eval.report.distributions import f_tail, student_t, studentized_range
-from eval.report.views import NO_FACTOR
+from eval.report.factors import NO_FACTOR
+from eval.report.records import StudyRecord, number
+from eval.report.statistics import (
+    REMARKABLE,
+    Condition,
+    Interval,
+    QuestionAnalysis,
+    f_tail,
+    pooled_deviation,
+    student_t,
+    studentized_range,
+)
 
 TURNS = 241  # places at which a line may turn flat
 # More of these is what one pays for: where does it stop to help? A temperature has a best value, not an end.

@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain.certify.finding import Bench, Finding
+from pretrain.certify.harness import Bench, Finding
 from pretrain.collectives import all_gather_rows, all_reduce_
-from pretrain.config import DCLConfig, SimCLRConfig
 from pretrain.gradients import BUCKET_BYTES
-from pretrain.losses import contrastive_tiles
+from pretrain.kernels import contrastive_tiles
 from pretrain.losses.ntxent import ntxent_loss
-from pretrain.memory import peak_growth_bytes
+from pretrain.measure import peak_growth_bytes
+from pretrain.objectives.config import DCLConfig, SimCLRConfig
 
 REPEATS = 5
 MIB = 2**20

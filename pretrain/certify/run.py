@@ -16,9 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pretrain.certify.costs import cost_findings
-from pretrain.certify.finding import Bench, Finding
-from pretrain.certify.gradients import gradient_findings
-from pretrain.certify.norms import batch_norm_findings
+from pretrain.certify.exactness import batch_norm_findings, gradient_findings
+from pretrain.certify.harness import Bench, Finding
 from pretrain.certify.shards import configuration_findings, shard_findings
 from pretrain.certify.training import lars_findings, training_findings
 from pretrain.config import PretrainConfig, run_fingerprint

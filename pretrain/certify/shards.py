@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.certify.finding import Bench, Finding
+from pretrain.certify.harness import Bench, Finding
 from pretrain.collectives import all_gather_rows
 from pretrain.config import run_fingerprint
 from pretrain.data.catalog import beton_path, image_count
 from pretrain.data.loader import build_loader
-from pretrain.data.order import Indices, RankOrder, is_partition, subset
+from pretrain.data.sampler import Indices, RankOrder, is_partition, subset
 from pretrain.rundir import environment
 
 EPOCHS = (0, 1)

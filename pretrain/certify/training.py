@@ -5,24 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pretrain.certify.finding import Bench, Finding, bounded, relative_error
-from pretrain.certify.models import (
+from pretrain.certify.harness import (
+    Bench,
+    Finding,
+    bounded,
     flat,
     global_batch,
     images_of,
     on_all_ranks,
     on_one_rank,
     own_part,
+    relative_error,
     small_objective,
     whole,
 )
 from pretrain.collectives import Group
 from pretrain.data.batch import Batch
+from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.objectives.base import Objective
 from pretrain.optim.build import build_optimizer
 from pretrain.optim.lars import LARS
-from pretrain.step import forward_backward
 
 STEPS = 3
 LARS_LEARNING_RATE = 0.05

@@ -23,10 +23,10 @@ import torch
 
 from pretrain.config import DataConfig
 from pretrain.data.batch import Batch
-from pretrain.data.beton import image_table, read_layout
-from pretrain.data.handoff import Handoff
-from pretrain.data.order import Indices, RankOrder
-from pretrain.data.views import Rendering, ViewMaker
+from pretrain.data.beton.format import image_table, read_layout
+from pretrain.data.prefetch import Handoff
+from pretrain.data.renderer import Rendering, ViewMaker
+from pretrain.data.sampler import Indices, RankOrder
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 
 from pretrain.config import AugmentationConfig, DataConfig
-from pretrain.data import order
-from pretrain.data.agreement import check_shards
+from pretrain.data import sampler as order
 from pretrain.data.batch import Batch, Loader
-from pretrain.data.beton import read_layout, read_table
+from pretrain.data.beton.format import read_layout, read_table
 from pretrain.data.catalog import existing_beton
-from pretrain.data.handoff import in_background
-from pretrain.data.views import Rendering, ViewMaker
+from pretrain.data.prefetch import in_background
+from pretrain.data.renderer import Rendering, ViewMaker
+from pretrain.data.sampler import RankOrder, check_shards
 
 if TYPE_CHECKING:
     from pretrain.data.ffcv_loader import FFCVLoader
@@ -52,7 +52,7 @@ def build_loader(
     arguments = (path, rank_order, Rendering.of(augmentation, seed), data)
     match data.loader:
         case "beton":
-            from pretrain.data.beton_loader import BetonLoader
+            from pretrain.data.loader import BetonLoader
 
             return BetonLoader(*arguments)
         case "ffcv":
@@ -97,3 +97,28 @@ def _ffcv_loader() -> type[FFCVLoader]:
             "compilers pkg-config libjpeg-turbo opencv"
         ) from error
     return FFCVLoader
+
+
+# Batches from a .beton file without ffcv: the same file, the same kernels, the same batches.
+
+
+class BetonLoader:
+    """Batches of one rank, made ahead by a thread of this process. See `batch.Loader`."""
+
+    def __init__(self, path: Path, order: RankOrder, rendering: Rendering, data: DataConfig) -> None:
+        workers, batches_ahead = data.workers, data.batches_ahead
+        self._order, self._rendering, self._ahead = order, rendering, batches_ahead
+        self._maker = ViewMaker(read_table(path), workers, data.decoded_in_memory)
+        self.images = order.images
+        self.batches_per_epoch = order.batches_per_epoch
+        self.batch_size_per_rank = order.batch_size_per_rank
+
+    def epoch(self, epoch: int, *, first_batch: int = 0) -> Iterator[Batch]:
+        """Batches from ``first_batch`` of epoch ``epoch``; leaving the loop early ends the thread."""
+        indices = self._order.batches(epoch, first_batch)
+        batches = (self._maker.augmented(index_B, self._rendering, epoch) for index_B in indices)
+        return in_background(batches, ahead=self._ahead, name="beton-loader")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._maker.close()

@@ -29,10 +29,10 @@ def contact_sheet(config: PretrainConfig, output: Path, *, images: int = 8, epoc
     from matplotlib import pyplot as plt
 
     plt.switch_backend("Agg")
-    from pretrain.data import order
-    from pretrain.data.beton import read_table
+    from pretrain.data import sampler as order
+    from pretrain.data.beton.format import read_table
     from pretrain.data.catalog import existing_beton
-    from pretrain.data.views import Rendering, ViewMaker
+    from pretrain.data.renderer import Rendering, ViewMaker
 
     data, augmentation = config.data, config.augmentation
     table = read_table(existing_beton(data.dataset, data.directory, data.split))

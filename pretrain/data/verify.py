@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.data.beton import ImageTable, read_table
+from pretrain.data.beton.format import ImageTable, read_table
 from pretrain.data.catalog import CHECKSUM_IMAGES, Manifest, existing_beton, read_manifest
-from pretrain.data.views import ViewMaker
+from pretrain.data.renderer import ViewMaker
 
 
 def block_checksums(crc32_N: npt.NDArray[np.uint32]) -> tuple[int, ...]:

@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pretrain.data import beton
+from pretrain.data.beton import format as beton
+from pretrain.data.beton.encode import Storage, encoded, estimated_bytes
+from pretrain.data.beton.writer import Draft, part_path
 from pretrain.data.catalog import (
     DATASETS,
     DatasetInfo,
@@ -32,10 +34,8 @@ from pretrain.data.catalog import (
     manifest_path,
     read_manifest,
 )
-from pretrain.data.draft import Draft, part_path
-from pretrain.data.encode import Storage, encoded, estimated_bytes
-from pretrain.data.image_folders import read_names
-from pretrain.data.sources import Source, open_source
+from pretrain.data.sources.folders import read_names
+from pretrain.data.sources.open import Source, open_source
 from pretrain.data.verify import block_checksums, verify_split
 from pretrain.rundir import write_text
 

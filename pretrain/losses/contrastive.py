@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pretrain.collectives import Group, all_gather_rows, all_reduce_, group_rank_and_size
-from pretrain.losses.contrastive_tiles import negative_gradient, negative_maxima, negative_sums
-from pretrain.losses.contrastive_work import Between, Within, divide_work
+from pretrain.kernels.contrastive_tiles import negative_gradient, negative_maxima, negative_sums
+from pretrain.kernels.contrastive_work import Between, Within, divide_work
 from pretrain.losses.precision import check_pair, full_precision, without_autocast
 
 LN2 = math.log(2.0)

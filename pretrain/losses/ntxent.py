@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pretrain.collectives import Group
 from pretrain.losses.contrastive import contrastive_loss
-from pretrain.losses.ntxent_diagnostics import ntxent_diagnostics
+from pretrain.losses.diagnostics import ntxent_diagnostics
 
 __all__ = ["ntxent_diagnostics", "ntxent_loss"]
 

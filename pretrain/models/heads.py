@@ -4,10 +4,61 @@ from __future__ import annotations
 
 import itertools
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from pretrain.config import ProjectorConfig
-from pretrain.models.dropout import PositionalDropout
+from pretrain.objectives.config import ProjectorConfig
+
+# Dropout whose mask is a function of (seed, step, position in the global batch, feature): the same on any ranks.
+#
+# torch's draws from a generator of its rank, so that W ranks would drop other features than one rank, and a resumed run
+# others than the undisturbed one.
+#
+# N rows of this rank, F features.
+
+
+_BITS = 24  # a float32 holds them exactly
+_LOW = 0xFFFFFFFF
+
+
+class PositionalDropout(nn.Module):
+    """Dropout (Srivastava et al. 2014), scaled by 1 / (1 - p) while training.
+
+    Set ``rows_N``, the positions of the rows in the global batch (view · G + image), before each forward, and call
+    ``next_draw`` after each step. Its key comes from torch's default generator when it is made.
+    """
+
+    key: Tensor
+    draw: Tensor
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self.rows_N: Tensor | None = None
+        self.register_buffer("key", torch.randint(2**32, ()))
+        self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x_NF: Tensor) -> Tensor:
+        if not self.training:
+            return x_NF
+        assert self.rows_N is not None, "rows_N tells where each row belongs"
+        row_key_N1 = _hash(self.rows_N ^ _hash(self.draw ^ self.key))[:, None]
+        bits_NF = _hash(row_key_N1 ^ _hash(torch.arange(x_NF.shape[1], device=x_NF.device))) >> (32 - _BITS)
+        kept_NF = bits_NF >= round(self.probability * 2**_BITS)
+        scale_NF = kept_NF.to(x_NF.dtype) / (1 - self.probability)
+        return x_NF.mul(scale_NF)
+
+    def next_draw(self) -> None:
+        """Other features from now on."""
+        self.draw += 1
+
+
+def _hash(x: Tensor) -> Tensor:
+    """32 well mixed bits of each 32-bit integer (in int64, where no product overflows)."""
+    x = x & _LOW
+    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & _LOW
+    x = ((x ^ (x >> 15)) * 0x735A2D97) & _LOW
+    return x ^ (x >> 15)
 
 
 def build_projector(config: ProjectorConfig, *, feature_width: int) -> nn.Sequential:

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.collectives import Group, group_rank_and_size
-from pretrain.config import ProjectorConfig
-from pretrain.models.dropout import PositionalDropout
-from pretrain.models.encoder import Encoder
-from pretrain.models.heads import build_projector
-from pretrain.models.inputs import join_views, to_float
+from pretrain.models.encoder import Encoder, join_views, to_float
+from pretrain.models.heads import PositionalDropout, build_projector
+from pretrain.objectives.config import ProjectorConfig
 
 
 class ObjectiveOutput(NamedTuple):
@@ -27,7 +25,7 @@ class Objective(nn.Module):
     """Encoder + heads + loss. ``encoder`` is what evaluations read.
 
     The loss is a function of the embeddings of all views alone, so that a batch larger than memory can be embedded in
-    parts (see `pretrain.step`).
+    parts (see `pretrain.forward_backward`).
     """
 
     encoder: Encoder
@@ -97,3 +95,9 @@ class ProjectedObjective(Objective):
     def embed(self, images: Tensor) -> Tensor:
         projections: Tensor = self.projector(self.encoder(images))
         return projections
+
+
+def other_view(targets: Tensor) -> Tensor:
+    """Rows of view a and view b (2B, D), exchanged and without gradient."""
+    a, b = targets.detach().chunk(2)
+    return torch.cat([b, a])

@@ -6,11 +6,15 @@ from typing import assert_never
 
 import torch
 
-from pretrain.config import (
+from pretrain.config import EncoderConfig
+from pretrain.models.encoder import Encoder, build_encoder
+from pretrain.objectives.barlow_twins import BarlowTwins
+from pretrain.objectives.base import Objective
+from pretrain.objectives.byol import BYOL
+from pretrain.objectives.config import (
     BarlowTwinsConfig,
     BYOLConfig,
     DCLConfig,
-    EncoderConfig,
     ObjectiveConfig,
     SimCLRConfig,
     SimSiamConfig,
@@ -18,12 +22,11 @@ from pretrain.config import (
     VICRegConfig,
     WMSEConfig,
 )
-from pretrain.models.encoder import Encoder, build_encoder
-from pretrain.objectives.base import Objective
-from pretrain.objectives.predictive import BYOL, SimSiam
-from pretrain.objectives.redundancy import WMSE, BarlowTwins, VICReg
 from pretrain.objectives.simclr import SimCLR
+from pretrain.objectives.simsiam import SimSiam
 from pretrain.objectives.supervised import Supervised
+from pretrain.objectives.vicreg import VICReg
+from pretrain.objectives.wmse import WMSE
 
 
 def build_objective(objective: ObjectiveConfig, encoder: EncoderConfig, *, classes: int, seed: int) -> Objective:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pretrain.config import DCLConfig, SimCLRConfig
 from pretrain.losses.dcl import dcl_loss
+from pretrain.losses.diagnostics import ntxent_diagnostics
 from pretrain.losses.ntxent import ntxent_loss
-from pretrain.losses.ntxent_diagnostics import ntxent_diagnostics
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective
+from pretrain.objectives.config import DCLConfig, SimCLRConfig
 
 
 class SimCLR(ProjectedObjective):

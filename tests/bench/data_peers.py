@@ -21,11 +21,11 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 
 from pretrain.config import AugmentationConfig, DataConfig
-from pretrain.data.beton import read_table
+from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path
 from pretrain.data.loader import build_loader
-from pretrain.data.sources import Source
-from pretrain.data.views import ViewMaker
+from pretrain.data.renderer import ViewMaker
+from pretrain.data.sources.open import Source
 from pretrain.data.write_beton import Storage, write_split
 from tests.bench.photographs import jpeg, photograph
 from tests.bench.timing import rates, report

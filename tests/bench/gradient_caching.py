@@ -16,10 +16,10 @@ import torch
 from pretrain.config import PretrainConfig
 from pretrain.configio import load
 from pretrain.data.batch import Batch
+from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
-from pretrain.models.sync_bn import convert_sync_batch_norm
+from pretrain.models.sync_batch_norm import convert_sync_batch_norm
 from pretrain.objectives.build import build_objective
-from pretrain.step import forward_backward
 from tests.bench.timing import interleaved, peak_growth_mib, report
 
 

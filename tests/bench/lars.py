@@ -13,8 +13,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from pretrain.optim.build import parameter_groups
 from pretrain.optim.lars import LARS
-from pretrain.optim.param_groups import parameter_groups
 from tests.bench.timing import interleaved, report
 
 

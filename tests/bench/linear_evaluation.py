@@ -18,9 +18,9 @@ from torch import Tensor
 
 from eval.config import DEFAULT_L2, LinearConfig, SgdSettings
 from eval.features import Features
-from eval.linear import COARSE, fit_logistic, standardization
-from eval.linear_sgd import Batches, _cached, fit_heads
 from eval.metrics import accuracy_percent
+from eval.tasks.linear import COARSE, fit_logistic, standardization
+from eval.tasks.linear_sgd import Batches, _cached, fit_heads
 from pretrain.config import EncoderConfig
 from pretrain.models.encoder import build_encoder
 from tests.bench.timing import interleaved, report

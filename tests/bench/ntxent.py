@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain.collectives import all_gather_rows
+from pretrain.kernels.contrastive_products import products_of
+from pretrain.kernels.contrastive_tiles import _probabilities, _Scratch, _tiles
+from pretrain.kernels.contrastive_work import Between
 from pretrain.losses.contrastive import scaled_rows
-from pretrain.losses.contrastive_products import products_of
-from pretrain.losses.contrastive_tiles import _probabilities, _Scratch, _tiles
-from pretrain.losses.contrastive_work import Between
 from pretrain.losses.ntxent import ntxent_loss
 from tests.bench.timing import interleaved, peak_growth_mib, report
 from tests.ranks import Ranks

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pretrain.models.sync_bn import convert_sync_batch_norm
+from pretrain.models.sync_batch_norm import convert_sync_batch_norm
 from tests.bench.timing import interleaved
 from tests.ranks import Ranks
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from pretrain.memory import peak_growth_bytes
+from pretrain.measure import peak_growth_bytes
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

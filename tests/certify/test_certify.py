@@ -16,11 +16,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.certify.finding import Finding
+from pretrain.certify.harness import Finding
 from pretrain.certify.run import CHECKS, as_json, certify
 from pretrain.collectives import all_gather_rows, group_rank_and_size
 from pretrain.config import DataConfig, OptimizerConfig, PretrainConfig
-from pretrain.data.order import Indices, RankOrder
+from pretrain.data.sampler import Indices, RankOrder
 from pretrain.dist import World
 from pretrain.losses.ntxent import ntxent_loss
 from tests.ranks import Ranks
@@ -42,7 +42,7 @@ def on_rank(
         config = config.model_copy(update={"seed": 99})
     with ExitStack() as stack:
         if faults:  # the healthy ranks show every objective
-            stack.enter_context(mock.patch("pretrain.certify.gradients.every_objective", return_value=[]))
+            stack.enter_context(mock.patch("pretrain.certify.exactness.every_objective", return_value=[]))
         for target, fault in faults.items():
             if "." in target:
                 stack.enter_context(mock.patch(target, fault))
@@ -127,14 +127,14 @@ class ForgetfulLARS(torch.optim.SGD):
 
 
 NTXENT = "pretrain.objectives.simclr.ntxent_loss"
-BATCHES = "pretrain.data.order.RankOrder.batches"
+BATCHES = "pretrain.data.sampler.RankOrder.batches"
 FAULTS: dict[str, tuple[dict[str, Any], list[str], set[str]]] = {
     "gather without gradient": ({NTXENT: gather_without_gradient}, ["gradient"], {"gradient"}),
     "a gradient of 1/W": ({NTXENT: one_over_w}, ["gradient"], {"gradient"}),
     "local statistics": (
         {
-            "pretrain.certify.models.share_batch_norm": nothing,
-            "pretrain.certify.norms.share_batch_norm": nothing,
+            "pretrain.certify.harness.share_batch_norm": nothing,
+            "pretrain.certify.exactness.share_batch_norm": nothing,
         },
         ["gradient", "batch norm", "three steps"],
         {"gradient", "batch norm", "three steps"},

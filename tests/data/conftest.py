@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.data.sources import Pixels, Source, synthetic
+from pretrain.data.sources.open import Pixels, Source, synthetic
 from pretrain.data.write_beton import Storage, write_split
 
 RAW_IMAGES, JPEG_IMAGES = 100, 26

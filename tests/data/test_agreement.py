@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pretrain.data import agreement
+from pretrain.data import sampler as agreement
 from pretrain.data.catalog import manifest_path
 from tests.data.test_loaders import make
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from pretrain.data.beton import read_table
+from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path
 from pretrain.data.loader import evaluation_batches
-from pretrain.data.order import subset
-from pretrain.data.sources import synthetic
-from pretrain.data.views import ViewMaker, centre_windows
+from pretrain.data.renderer import ViewMaker, centre_windows
+from pretrain.data.sampler import subset
+from pretrain.data.sources.open import synthetic
 from tests.data.conftest import JPEG_IMAGES, RAW_IMAGES
 
 

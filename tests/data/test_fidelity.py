@@ -11,9 +11,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from pretrain.config import AugmentationConfig
-from pretrain.data import kernels_view
-from pretrain.data.kernels_draw import BRIGHTNESS, CONTRAST, DRAWN, SATURATION
-from pretrain.data.views import Rendering
+from pretrain.data.kernels import view as kernels_view
+from pretrain.data.kernels.draw import BRIGHTNESS, CONTRAST, DRAWN, SATURATION
+from pretrain.data.renderer import Rendering
 
 SEED, EPOCH = 5, 2
 NOTHING = {

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from pretrain.config import AugmentationConfig, DataConfig
-from pretrain.data import turbojpeg
-from pretrain.data.beton import read_table
+from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path
+from pretrain.data.kernels import jpeg as turbojpeg
 from pretrain.data.loader import Batch, Loader, build_loader
-from pretrain.data.views import ViewMaker
+from pretrain.data.renderer import ViewMaker
 from tests.data.conftest import JPEG_IMAGES, RAW_IMAGES
 
 LoaderName = Literal["ffcv", "beton"]
@@ -192,7 +192,7 @@ def test_images_kept_in_memory_are_the_same(
 
 
 def test_images_that_do_not_fit_memory_are_refused(jpeg_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pretrain.data.memory._available_bytes", lambda: 1000)
+    monkeypatch.setattr("pretrain.data.buffers._available_bytes", lambda: 1000)
     with pytest.raises(ValueError, match=r"decoded_in_memory: the images of .* GB of memory are available"):
         make(jpeg_directory, "beton", decoded_in_memory=True)
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from pretrain.data.memory import BatchMemory
+from pretrain.data.buffers import BatchMemory
 
 
 @pytest.fixture(autouse=True)

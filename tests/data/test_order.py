@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pretrain.data import order
-from pretrain.data.order import RankOrder
+from pretrain.data import sampler as order
+from pretrain.data.sampler import RankOrder
 
 IMAGES = 103
 

@@ -11,10 +11,10 @@ from scipy import stats
 from torchvision.transforms import v2
 
 from pretrain.config import AugmentationConfig
-from pretrain.data import kernels_view
-from pretrain.data.kernels_draw import DRAWN
-from pretrain.data.kernels_warp import perspective_coefficients
-from pretrain.data.views import Rendering
+from pretrain.data.kernels import view as kernels_view
+from pretrain.data.kernels.draw import DRAWN
+from pretrain.data.kernels.warp import perspective_coefficients
+from pretrain.data.renderer import Rendering
 
 SAMPLES, HEIGHT, WIDTH, SIDE = 3000, 60, 90, 32
 IMAGE = torch.empty(3, HEIGHT, WIDTH)

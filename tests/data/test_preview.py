@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from pretrain.config import AugmentationConfig
-from pretrain.data.beton import read_table
+from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path
-from pretrain.data.kernels_draw import DRAWN
+from pretrain.data.kernels.draw import DRAWN
 from pretrain.data.preview import describe, main
-from pretrain.data.views import Rendering, ViewMaker
+from pretrain.data.renderer import Rendering, ViewMaker
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from pretrain.config import AugmentationConfig
-from pretrain.data import kernels_view, randomness
-from pretrain.data.kernels_draw import DRAWN, settings_record
-from pretrain.data.views import Rendering
+from pretrain.data.kernels import randomness
+from pretrain.data.kernels import view as kernels_view
+from pretrain.data.kernels.draw import DRAWN, settings_record
+from pretrain.data.renderer import Rendering
 
 u64 = np.uint64
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.data import draft, write_beton
-from pretrain.data.beton import read_table
+from pretrain.data import write_beton
+from pretrain.data.beton import writer as draft
+from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path, manifest_path, read_manifest
-from pretrain.data.sources import Source, open_source, synthetic
+from pretrain.data.sources.open import Source, open_source, synthetic
 from pretrain.data.verify import verify_split
 from pretrain.data.write_beton import Storage, main, write_split
 from tests.data.conftest import RAW_IMAGES, photographs
@@ -29,7 +30,7 @@ import os, resource, signal, sys
 from dataclasses import replace
 from pathlib import Path
 from pretrain.data import draft, write_beton
-from pretrain.data.sources import synthetic
+from pretrain.data.sources.open import synthetic
 draft._CHECKPOINT_IMAGES = 8
 source = synthetic("train", 60)
 def pixels(index):

@@ -18,7 +18,7 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from pretrain.data.catalog import DATASETS, beton_path, read_manifest
-from pretrain.data.sources import Source, open_source
+from pretrain.data.sources.open import Source, open_source
 from pretrain.data.write_beton import main
 
 

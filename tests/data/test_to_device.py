@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pretrain.data.batch import Batch
-from pretrain.data.to_device import on_device
+from pretrain.data.prefetch import on_device
 from tests.data.test_loaders import make
 
 

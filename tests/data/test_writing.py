@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.data import beton
+from pretrain.data.beton import format as beton
 from pretrain.data.catalog import beton_path, manifest_path, read_manifest
 from pretrain.data.ffcv_loader import _uncompiled  # imports ffcv
-from pretrain.data.sources import Source, synthetic
-from pretrain.data.views import ViewMaker
+from pretrain.data.renderer import ViewMaker
+from pretrain.data.sources.open import Source, synthetic
 from pretrain.data.write_beton import Storage, main, write_split
 from tests.data.conftest import RAW_IMAGES, photographs
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from eval.manifest import Probe
+from eval.study_manifest import Probe
 from tests.eval.studies import Place, SyntheticStudy
 
 RATES = (0.1, 0.3, 1.0)

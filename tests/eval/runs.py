@@ -12,7 +12,7 @@ import torch
 from pretrain.checkpoint import write_checkpoint
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.configio import dump_yaml
-from pretrain.data.sources import Pixels, Source
+from pretrain.data.sources.open import Pixels, Source
 from pretrain.data.write_beton import Storage, write_split
 from pretrain.models.encoder import build_encoder
 from pretrain.rundir import RunDirectory, write_json, write_text

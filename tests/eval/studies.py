@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from eval.manifest import Baseline, Curve, Point, Probe, Question, StudyManifest, write_manifest
+from eval.study_manifest import Baseline, Curve, Point, Probe, Question, StudyManifest, write_manifest
 
 PROBE = Probe(task="linear", fingerprint="0123456789ab")
 ENVIRONMENT = {

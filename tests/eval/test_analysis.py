@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.report.analysis import QuestionAnalysis, analyse_baseline, analyse_question, pooled_deviation
-from eval.report.collect import collect
-from eval.report.distributions import f_tail, student_t, studentized_range
+from eval.report.records import collect
+from eval.report.statistics import (
+    QuestionAnalysis,
+    analyse_baseline,
+    analyse_question,
+    f_tail,
+    pooled_deviation,
+    student_t,
+    studentized_range,
+)
 from tests.eval.studies import Place, SyntheticStudy
 
 SEEDS = {64: [82.0, 82.6, 82.3], 128: [82.9, 83.3], 256: [83.1, 83.0, 83.8], 512: [83.9]}

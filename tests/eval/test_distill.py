@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from eval.__main__ import main
+from eval.classifier import read_network
 from eval.config import DistillConfig, evaluation_config
-from eval.distill import distillation_loss, student_config
-from eval.network import read_network
 from eval.result import open_evaluation, previous_result
+from eval.tasks.distill import distillation_loss, student_config
 from pretrain.config import EncoderConfig
 from tests.eval.runs import result_of, write_data, write_run
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from eval.describe import describe
-from eval.edges import edges_of
+from eval.describe import describe, edges_of
 from eval.report.build import build_report
-from eval.report.collect import collect
 from eval.report.content import make_report
+from eval.report.records import collect
 from tests.eval.studies import quick_study
 
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from eval.__main__ import main
 from eval.encoder import load_encoder
-from eval.errors import EvaluationError
-from eval.export import read_exported_encoder
+from eval.result import EvaluationError
+from eval.tasks.export import read_exported_encoder
 from pretrain.config import PretrainConfig
 from pretrain.configio import load
 from pretrain.rundir import RunDirectory

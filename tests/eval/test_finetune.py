@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eval import classroom, finetune
+from eval import training as classroom
 from eval.__main__ import main
+from eval.classifier import new_network, read_network, write_network
 from eval.config import TrainingSettings
 from eval.encoder import new_encoder
 from eval.images import ImageSet, crop_and_flip
 from eval.metrics import balanced_subset, held_out_mask
-from eval.network import new_network, read_network, write_network
+from eval.tasks import finetune
 from eval.training import Rates, predict, train_network
 from pretrain.config import AugmentationConfig, EncoderConfig
 from tests.eval.runs import SIDE, result_of, write_data, write_run
@@ -198,7 +199,7 @@ def test_divergence_leaves_no_result(small_data: Path, tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "missing", "other weights"])
 def test_unusable_network_is_refused(tmp_path: Path, damage: str) -> None:
-    from eval.errors import EvaluationError
+    from eval.result import EvaluationError
 
     path = tmp_path / "network.pt"
     network = new_network(new_encoder(TINY, seed=0), 6, seed=0)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from eval.__main__ import main
-from eval.geometry import alignment, effective_rank, rankme, uniformity
+from eval.tasks.tsne import alignment, effective_rank, rankme, uniformity
 from tests.eval.runs import result_of, write_run
 
 
@@ -25,7 +25,7 @@ def test_uniformity_is_the_sum_over_pairs(monkeypatch: pytest.MonkeyPatch) -> No
     x_ND = torch.randn(37, 5, generator=torch.Generator().manual_seed(0))
     unit = [row / row.norm() for row in x_ND.double()]
     pairs = [math.exp(-2 * float((unit[i] - unit[j]).square().sum())) for i in range(37) for j in range(37) if i != j]
-    monkeypatch.setattr("eval.geometry.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("eval.tasks.tsne.ROWS_AT_ONCE", 10)
     assert uniformity(x_ND) == pytest.approx(math.log(sum(pairs) / len(pairs)), abs=1e-9)
     assert uniformity(torch.ones(4, 3)) == pytest.approx(0.0, abs=1e-12)
     with pytest.raises(ValueError, match="at least 2"):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval import knn
-from eval.knn import knn_accuracy, knn_predictions
+from eval.tasks import knn
+from eval.tasks.knn import knn_accuracy, knn_predictions
 
 
 def naive(train_ND: Tensor, y_N: Tensor, query_D: Tensor, k: int, temperature: float | None) -> int:

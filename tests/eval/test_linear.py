@@ -7,12 +7,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from eval import linear
 from eval.config import LinearConfig
 from eval.features import Features
-from eval.linear import choose_and_fit, fit_logistic, standardization
 from eval.metrics import accuracy_percent, held_out_mask
-from eval.probe import measure_linear
+from eval.tasks import linear
+from eval.tasks.linear import choose_and_fit, fit_logistic, standardization
+from eval.tasks.probe import measure_linear
 
 GRID = (1e-1, 1e-3, 1e-5)
 

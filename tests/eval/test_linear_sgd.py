@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from eval.__main__ import main
 from eval.config import LinearConfig, SgdSettings
-from eval.errors import EvaluationError
 from eval.features import Features
-from eval.heads import Heads, HeadSettings, with_ones
-from eval.linear_sgd import _cached, fit_heads
 from eval.metrics import held_out_mask
+from eval.result import EvaluationError
+from eval.tasks.linear_sgd import _cached, fit_heads
+from eval.tasks.sgd_heads import Heads, HeadSettings, with_ones
 from tests.eval.runs import result_of, write_run
 
 GRID = [(0.05, 0.0), (0.5, 0.0), (0.5, 0.01), (2.0, 0.1)]

@@ -12,10 +12,10 @@ import pytest
 
 from eval.__main__ import main
 from eval.report.build import build_report
-from eval.report.collect import collect
 from eval.report.content import make_report
-from eval.report.panels import Figure
-from eval.report.published import published_figure, published_rows
+from eval.report.figures.model import Figure
+from eval.report.records import collect
+from eval.report.sections.published import published_figure, published_rows
 from pretrain.errors import ConfigError
 from tests.eval.studies import Place, SyntheticStudy, quick_study
 

@@ -1,6 +1,6 @@
 import pytest
 
-from eval.report.scales import value_axis
+from eval.report.figures.model import value_axis
 
 
 @pytest.mark.parametrize("values", [[-3.0, -2.0], [0.0], [100.0], [120.0, 130.0], [5.0, 5.0], [], [float("nan")]])

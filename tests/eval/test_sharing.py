@@ -9,16 +9,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from eval.classifier import read_network
 from eval.config import FeatureConfig, evaluation_config
 from eval.encoder import load_encoder
-from eval.errors import EvaluationError
+from eval.evaluate import evaluate_subject
 from eval.features import cached_features, extract_features, feature_source
 from eval.images import ImageSet, crop_and_flip
-from eval.network import read_network
-from eval.result import Stopwatch, open_evaluation
-from eval.sharing import share_features, trains_on_images
+from eval.result import EvaluationError, Stopwatch, open_evaluation
+from eval.shared_features import share_features, trains_on_images
 from eval.subject import open_subject
-from eval.tasks import evaluate_subject
 from pretrain.config import AugmentationConfig
 from pretrain.dist import World
 from tests.eval.runs import SIDE, result_of, write_run

@@ -11,9 +11,9 @@ import torch
 from eval.__main__ import main
 from eval.config import WIDE_L2, TransferConfig
 from eval.features import Features
-from eval.linear import fit_logistic
 from eval.metrics import accuracy_percent
-from eval.probe import measure_linear
+from eval.tasks.linear import fit_logistic
+from eval.tasks.probe import measure_linear
 from pretrain.data.write_beton import Storage, write_split
 from tests.eval.runs import coloured, result_of, write_data, write_run
 

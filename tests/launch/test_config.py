@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import load_study
+from launch.plan.config import load_study
 from pretrain.errors import ConfigError
 from tests.launch.conftest import Workplace
 
@@ -102,7 +102,7 @@ def test_a_directory_that_is_no_study(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/study").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_study_plans_without_its_data(path: Path) -> None:
-    from launch.graph import build_graph
+    from launch.plan.graph import build_graph
 
     graph = build_graph(load_study(path), str(path))
     assert graph.points

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from launch.config import load_study
-from launch.decide import Decision, decide, dependency
-from launch.graph import build_graph
-from launch.jobs import SlurmJob, attempts, found_again, job_name, read_jobs, with_endings, write_jobs
-from launch.scheduler import QueuedJob
+from launch.plan.config import load_study
+from launch.plan.graph import build_graph
+from launch.slurm.jobs import SlurmJob, attempts, found_again, job_name, read_jobs, with_endings, write_jobs
+from launch.slurm.queue import QueuedJob
+from launch.slurm.submit import Decision, decide, dependency
 from launch.tasks import Task, missing_tasks
 from pretrain.rundir import write_json
 from tests.launch.conftest import Workplace
@@ -117,7 +117,7 @@ def test_how_a_job_ended(tasks: list[Task], tmp_path: Path, monkeypatch: pytest.
     run = tasks[0]
     one = job(run, "5")
     place = tmp_path / one.directory
-    monkeypatch.setattr("launch.jobs.accounting", lambda numbers: {})
+    monkeypatch.setattr("launch.slurm.jobs.accounting", lambda numbers: {})
 
     def ending() -> str | None:
         return with_endings(tmp_path, [one], {})[0].ending
@@ -127,7 +127,7 @@ def test_how_a_job_ended(tasks: list[Task], tmp_path: Path, monkeypatch: pytest.
     write_json(place / "progress.json", {"state": "stopped"})
     assert ending() == "stopped"
     write_json(place / "progress.json", {"state": "training"})
-    monkeypatch.setattr("launch.jobs.accounting", lambda numbers: {"5": "CANCELLED"})
+    monkeypatch.setattr("launch.slurm.jobs.accounting", lambda numbers: {"5": "CANCELLED"})
     assert ending() == "stopped"
     write_json(place / "result.json", {})
     assert ending() == "finished"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from eval.manifest import read_manifest, write_manifest
-from launch.config import load_study
-from launch.graph import StudyGraph, build_graph, override_text
+from eval.study_manifest import read_manifest, write_manifest
+from launch.plan.config import load_study
+from launch.plan.graph import StudyGraph, build_graph, override_text
 from pretrain.configio import apply_overrides
 from pretrain.errors import ConfigError
 from tests.launch.conftest import STUDY, Workplace
@@ -152,7 +152,7 @@ def test_manifest_survives_its_file(workplace: Workplace) -> None:
 
 
 def test_a_started_directory_says_how_to_go_on_wherever_it_is(workplace: Workplace) -> None:
-    from launch.study import write_study
+    from launch.run import write_study
 
     before = graph_of(workplace.study, "seeds=[4]")
     write_study(before)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.communication import Links, communication
-from launch.config import load_study
-from launch.graph import StudyPoint, build_graph
-from launch.network import network_size
-from launch.preflight import memory_of, micro_batches_needed, preflight, weak_scaling
-from launch.targets import Hardware, SlurmTarget
+from launch.forecast.communication import Links, communication
+from launch.forecast.forecast import memory_of, micro_batches_needed, preflight, weak_scaling
+from launch.forecast.model_size import network_size
+from launch.plan.config import load_study
+from launch.plan.graph import StudyPoint, build_graph
+from launch.plan.targets import Hardware, SlurmTarget
 from pretrain.config import PretrainConfig
 from pretrain.configio import validate
 from pretrain.objectives.build import build_objective

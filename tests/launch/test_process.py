@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from launch import command, local
-from launch.local import overlaps, side_by_side
+from launch.local import run as local
+from launch.local.process import RunningJob, StopRequest, readable_tail, stop_all
 from launch.lock import StudyLocked, study_lock
-from launch.process import Job, RunningJob, StopRequest, readable_tail, stop_all
+from launch.plan import command_lines as command
+from launch.plan.targets import EvaluationResources, LocalTarget, SlurmTarget, overlaps, side_by_side
 from launch.state import process_exists
-from launch.targets import EvaluationResources, LocalTarget, SlurmTarget
+from launch.tasks import Job
 
 TORCHRUN_END = """W1121 23:19:57.100000 8454 .venv/torch/distributed/elastic/multiprocessing/api.py:1028] Sending
 Traceback (most recent call last):

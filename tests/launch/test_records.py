@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from eval.manifest import StudyManifest
-from launch.config import load_study
-from launch.graph import build_graph
-from launch.jobs import SlurmJob, write_jobs
-from launch.logs import show_logs
-from launch.records import SILENT, study_records
-from launch.scheduler import QueuedJob, ask, read_queue
+from eval.study_manifest import StudyManifest
+from launch.commands import show_logs
+from launch.plan.config import load_study
+from launch.plan.graph import build_graph
+from launch.run import write_study
+from launch.slurm.jobs import SlurmJob, write_jobs
+from launch.slurm.queue import QueuedJob, ask, read_queue
+from launch.slurm.records import SILENT, study_records
 from launch.state import JobRecord, PointState, study_states, write_record
-from launch.study import write_study
 from pretrain.rundir import write_json
 from tests.launch.conftest import Workplace
 
@@ -32,7 +32,7 @@ class Study:
         self.directory, self.manifest, self.monkeypatch = place.directory, graph.manifest, monkeypatch
         self.point = graph.points[0].entry
         self.run = place.directory / self.point.directory
-        monkeypatch.setattr("launch.jobs.accounting", lambda numbers: {})
+        monkeypatch.setattr("launch.slurm.jobs.accounting", lambda numbers: {})
 
     def submitted(self, **changes: Any) -> None:
         known = {"key": "k", "stage": "train", "point": self.point.name, "directory": self.point.directory}
@@ -44,7 +44,7 @@ class Study:
         """What squeue says of job 5; an empty state: it is not there; None: no answer."""
         job = QueuedJob("5", state or "", "n7", reason, "n")
         found = None if state is None else {"5": job} if state else {}
-        self.monkeypatch.setattr("launch.records.read_queue", lambda known: found)
+        self.monkeypatch.setattr("launch.slurm.records.read_queue", lambda known: found)
 
     def state(self) -> PointState:
         manifest: StudyManifest = self.manifest
@@ -90,7 +90,7 @@ def test_silence_is_not_taken_for_an_end(study: Study) -> None:
 
 def test_a_finished_run_asks_nobody(study: Study) -> None:
     study.submitted(ending="finished")
-    study.monkeypatch.setattr("launch.records.read_queue", lambda known: pytest.fail("asked"))
+    study.monkeypatch.setattr("launch.slurm.records.read_queue", lambda known: pytest.fail("asked"))
     (study.run / "result.json").write_text(json.dumps({"fingerprint": study.point.fingerprint, "total_steps": 10}))
     assert study.state().stage == "trained"
 

@@ -11,11 +11,10 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from launch.process import Job
-from launch.rank import FIRST_PORT, PORTS, RankTask, job_id
-from launch.sbatch import rank_task, sbatch_text
-from launch.targets import SlurmTarget
-from launch.tasks import Kind, Task
+from launch.plan.targets import SlurmTarget
+from launch.slurm.rank import FIRST_PORT, PORTS, RankTask, job_id
+from launch.slurm.sbatch import rank_task, sbatch_text
+from launch.tasks import Job, Kind, Task
 from tests.launch.conftest import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]

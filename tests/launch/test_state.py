@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from eval.manifest import StudyManifest, read_manifest
-from launch.config import load_study
-from launch.graph import build_graph
+from eval.study_manifest import StudyManifest, read_manifest
+from launch.plan.config import load_study
+from launch.plan.graph import build_graph
+from launch.run import write_study
 from launch.state import JobRecord, PointState, study_states, write_record
-from launch.study import write_study
 from pretrain.rundir import RunDirectory, write_json
 from tests.launch.conftest import Workplace
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from launch.command import command_line, training_command
-from launch.config import load_study
-from launch.graph import build_graph
-from launch.targets import TorchrunTarget
-from launch.torchrun import node_commands
+from launch.local.torchrun import node_commands
+from launch.plan.command_lines import command_line, training_command
+from launch.plan.config import load_study
+from launch.plan.graph import build_graph
+from launch.plan.targets import TorchrunTarget
 from pretrain.errors import ConfigError
 from tests.launch.conftest import Workplace
 
@@ -80,7 +80,7 @@ def test_the_study_prints_the_commands_and_starts_nothing(
 def test_another_node_takes_part_in_what_is_missing(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import launch.torchrun
+    import launch.local.torchrun
     from launch.__main__ import main
 
     joined = workplace.path / "joined"
@@ -88,7 +88,7 @@ def test_another_node_takes_part_in_what_is_missing(
     def join(directory: Path, target: TorchrunTarget, *, node_rank: int) -> tuple[str, ...]:
         return ("sh", "-c", f"echo {node_rank} {directory.name.split('-')[0]} >> {joined}")
 
-    monkeypatch.setattr(launch.torchrun, "training_command", join)
+    monkeypatch.setattr(launch.local.torchrun, "training_command", join)
     path = workplace.write(target=TARGET)
     done = workplace.directory / build_graph(load_study(path), "").points[0].entry.directory
     done.mkdir(parents=True)

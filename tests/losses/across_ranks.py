@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain.losses import contrastive_tiles
+from pretrain.kernels import contrastive_tiles
 from tests.ranks import Ranks
 
 Loss = Callable[..., Tensor]

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pretrain.losses.contrastive_work import Between, Within, divide_work
+from pretrain.kernels.contrastive_work import Between, Within, divide_work
 
 
 def pairs_within(item: Within) -> list[tuple[int, int]]:

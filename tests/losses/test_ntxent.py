@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain.losses import contrastive, contrastive_products, contrastive_tiles
+from pretrain.kernels import contrastive_products, contrastive_tiles
+from pretrain.losses import contrastive
 from pretrain.losses.ntxent import ntxent_loss
 from tests.losses.across_ranks import assert_close, assert_one_rank, make_views, through_layer
 from tests.ranks import Ranks

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.losses import ntxent_diagnostics as module
-from pretrain.losses.ntxent_diagnostics import ntxent_diagnostics
+from pretrain.losses import diagnostics as module
+from pretrain.losses.diagnostics import ntxent_diagnostics
 from tests.losses.across_ranks import make_views
 from tests.ranks import Ranks
 

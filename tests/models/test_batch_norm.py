@@ -11,9 +11,8 @@ from torch import nn
 
 from pretrain.dist import World, block_of_ranks
 from pretrain.errors import ConfigError
-from pretrain.models.batch_norm import apex_parallel, share_batch_norm
-from pretrain.models.sync_bn import SyncBatchNorm
-from pretrain.models.sync_bn_cost import measure_sync_cost
+from pretrain.measure import measure_sync_cost
+from pretrain.models.sync_batch_norm import SyncBatchNorm, apex_parallel, share_batch_norm
 from tests.ranks import Ranks
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

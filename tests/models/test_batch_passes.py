@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.sync_bn import convert_sync_batch_norm
+from pretrain.models.sync_batch_norm import convert_sync_batch_norm
 
 SHAPES = [(512, 8, 14, 14), (64, 64, 28, 28), (7, 3, 5, 11), (512, 64, 2, 2), (2, 5, 1, 3)]
 

@@ -2,9 +2,8 @@
 
 import torch
 
-from pretrain.config import ProjectorConfig
-from pretrain.models.dropout import PositionalDropout
-from pretrain.models.heads import build_projector
+from pretrain.models.heads import PositionalDropout, build_projector
+from pretrain.objectives.config import ProjectorConfig
 
 ROWS, WIDTH = 512, 256
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torchvision.models import resnet
 
-from pretrain.config import EncoderConfig, ProjectorConfig
-from pretrain.models.encoder import build_encoder
+from pretrain.config import EncoderConfig
+from pretrain.models.encoder import build_encoder, join_views, to_float
 from pretrain.models.heads import build_projector
-from pretrain.models.inputs import join_views, to_float
+from pretrain.objectives.config import ProjectorConfig
 
 honest = torch.nn.functional.conv2d
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pretrain.models.sync_bn import SyncBatchNorm, convert_sync_batch_norm
+from pretrain.models.sync_batch_norm import SyncBatchNorm, convert_sync_batch_norm
 from tests.ranks import Ranks
 
 UNEQUAL = {1: [11], 2: [8, 3], 3: [1, 6, 4], 4: [2, 5, 1, 3]}

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.models.sync_bn import convert_sync_batch_norm
-from pretrain.optim.build import build_optimizer
+from pretrain.models.sync_batch_norm import convert_sync_batch_norm
+from pretrain.optim.build import build_optimizer, parameter_groups
 from pretrain.optim.lars import LARS
-from pretrain.optim.param_groups import parameter_groups
 
 NUMBERS: dict[str, Any] = {
     "lr": 0.3,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.report.collect import StudyRecord, collect
 from eval.report.content import Report, make_report
+from eval.report.records import StudyRecord, collect
 from tests.eval.rich_studies import add_evaluations, add_trouble, grid_study
 
 

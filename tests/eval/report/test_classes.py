@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.report.classes import classes_section
-from eval.report.collect import collect
 from eval.report.evaluations import evaluations
-from eval.report.sections import Section
+from eval.report.records import collect
+from eval.report.sections.base import Section
+from eval.report.sections.classes import classes_section
 from tests.eval.studies import Place, SyntheticStudy
 
 

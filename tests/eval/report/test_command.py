@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from eval.__main__ import main
-from eval.report.collect import collect
 from eval.report.command import finish, watch
 from eval.report.content import make_report
-from eval.report.panels import Figure
-from eval.report.push import wandb_mode
+from eval.report.figures.model import Figure
+from eval.report.records import collect
+from eval.report.render.wandb import wandb_mode
 from tests.eval.studies import Place, SyntheticStudy, evaluation_result
 
 

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from eval.__main__ import main
-from eval.report.collect import collect_all
 from eval.report.content import make_report
+from eval.report.records import collect_all
 from pretrain.errors import ConfigError
 from tests.eval.studies import Place, SyntheticStudy
 

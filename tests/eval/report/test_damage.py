@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from eval.report.analysis import analyse_question
-from eval.report.collect import collect
 from eval.report.content import make_report
-from eval.report.html import render_html
-from eval.report.markdown import render_markdown
-from eval.report.runs import results_csv
+from eval.report.records import collect
+from eval.report.render.html import render_html
+from eval.report.render.markdown import render_markdown
+from eval.report.sections.runs import results_csv
+from eval.report.statistics import analyse_question
 from tests.eval.rich_studies import add_evaluations
 from tests.eval.studies import Place, SyntheticStudy
 

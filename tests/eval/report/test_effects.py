@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from eval.report.analysis import analyse_question
-from eval.report.collect import StudyRecord, collect
 from eval.report.content import make_report
 from eval.report.effects import Plateau, negative_shares, plateaus
+from eval.report.records import StudyRecord, collect
+from eval.report.statistics import analyse_question
 from tests.eval.studies import Place, SyntheticStudy
 
 SIZES = (64, 128, 256, 512, 1024, 2048)

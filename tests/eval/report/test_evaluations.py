@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.report.collect import collect
 from eval.report.content import Report, make_report
-from eval.report.sections import Section, Table
+from eval.report.records import collect
+from eval.report.sections.base import Section, Table
 from tests.eval.rich_studies import add_evaluations
 from tests.eval.studies import Place, SyntheticStudy, quick_study
 

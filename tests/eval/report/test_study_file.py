@@ -6,12 +6,12 @@ from pathlib import Path
 
 import yaml
 
-from eval.manifest import write_manifest
-from eval.report.collect import collect
 from eval.report.content import make_report
-from eval.report.views import views
-from launch.config import load_study
-from launch.graph import build_graph
+from eval.report.factors import views
+from eval.report.records import collect
+from eval.study_manifest import write_manifest
+from launch.plan.config import load_study
+from launch.plan.graph import build_graph
 
 STUDY = Path(__file__).parents[3] / "configs/study/ablations.yaml"
 

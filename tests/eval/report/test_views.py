@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from eval.report.analysis import QuestionAnalysis, analyse_view
-from eval.report.collect import StudyRecord, collect
 from eval.report.content import Report
-from eval.report.labels import settings_label
-from eval.report.views import View, views
+from eval.report.evaluations import settings_label
+from eval.report.factors import View, views
+from eval.report.records import StudyRecord, collect
+from eval.report.statistics import QuestionAnalysis, analyse_view
 from tests.eval.studies import Place, SyntheticStudy
 
 

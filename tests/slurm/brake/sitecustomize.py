@@ -12,7 +12,8 @@ NEVER = 1 << 60
 
 
 def hold_runs() -> None:
-    from pretrain import metrics, preempt
+    from pretrain import metrics
+    from pretrain import preemption as preempt
 
     listening: list[preempt.Preemption] = []
     install, log = preempt.Preemption.install, metrics.MetricsLog.log

@@ -1,0 +1,151 @@
+"""Numbers as a person reads them. None, and whatever is not finite, is a dash and never a number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """``83.12 %``, or a dash."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f} %"
+
+
+def plain(value: float | None, digits: int = 2) -> str:
+    """``83.12``, or a dash."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """``+0.31`` or ``−0.31``."""
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def count(value: Any) -> str:
+    """``1,234``, or a dash."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return DASH
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """``42 s``, ``3 min 05 s`` or ``2 h 07 min``, or a dash."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def setting(value: Any) -> str:
+    """A configuration value: ``64``, ``0.075``, ``all``, ``simclr``."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return str(value.get("name", "…"))
+    if isinstance(value, list | tuple):
+        return "–".join(setting(item) for item in value)
+    return str(value)
+
+
+def many(number: int, noun: str, plural: str | None = None) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(items: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def lower(text: str) -> str:
+    """Without its capital, unless it is an abbreviation."""
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+
+
+def without_unit(label: str) -> str:
+    """``Batch size`` of ``Batch size (images)``."""
+    return label.partition(" (")[0]
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """``81.20 – 82.90``, or a dash."""
+    if low is None or high is None:
+        return DASH
+    return f"{plain(low, digits)} {DASH} {plain(high, digits)}"
+
+
+def size(number_of_bytes: float | None) -> str:
+    """``2.6 MiB``, ``11.4 GiB``, or a dash."""
+    if number_of_bytes is None or not math.isfinite(number_of_bytes):
+        return DASH
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
+        if number_of_bytes >= factor:
+            return f"{number_of_bytes / factor:,.1f} {unit}"
+    return f"{number_of_bytes / 2**10:,.0f} KiB"
+
+
+# What configuration values are called in print.
+
+
+METHODS = {
+    "simclr": "SimCLR",
+    "dcl": "DCL",
+    "byol": "BYOL",
+    "simsiam": "SimSiam",
+    "barlow_twins": "Barlow Twins",
+    "vicreg": "VICReg",
+    "wmse": "W-MSE",
+    "supervised": "Supervised",
+}
+DATASETS = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "fashion_mnist": "Fashion-MNIST"}
+ENCODERS = {f"resnet{depth}": f"ResNet-{depth}" for depth in (18, 34, 50, 101)}
+TASKS = {"linear": "Linear probe", "knn": "Nearest neighbours"}
+QUANTITIES = {
+    "global_batch_size": "Batch size (images)",
+    "negatives_per_anchor": "Negatives per anchor",
+    "batch_norm_images": "Images per batch-norm statistic",
+    "epochs": "Epochs",
+    "schedule.base_learning_rate": "Base learning rate",
+    "schedule.rule": "Learning-rate rule",
+    "schedule.warmup_epochs": "Warm-up epochs",
+    "objective.name": "Objective",
+    "objective.temperature": "Temperature",
+    "objective.negatives": "Images that are each other's negatives",
+    "encoder.architecture": "Encoder",
+    "sync_batch_norm": "Batch norm over ranks",
+    "data.images": "Training images",
+}
+BRIEF = {"global_batch_size": "batch size", "base_learning_rate": "base LR", "rule": "LR rule"}
+
+
+def quantity(key: str) -> str:
+    """Axis label of a dotted configuration key: ``Batch size (images)``, ``Projector layers``."""
+    return QUANTITIES.get(key) or _words(key, parts=2).capitalize()
+
+
+def brief(key: str) -> str:
+    """The key in a legend: ``batch size``, ``epochs``, ``projector layers``."""
+    last = key.rpartition(".")[2]
+    return BRIEF.get(last) or _words(key, parts=2 if last in ("name", "layers", "width", "images") else 1)
+
+
+def named(value: str) -> str:
+    """Print name of a value that has one: ``SimCLR`` for simclr."""
+    for names in (METHODS, DATASETS, ENCODERS):
+        if value in names:
+            return names[value]
+    return value
+
+
+def _words(key: str, *, parts: int) -> str:
+    return " ".join(key.split(".")[-parts:]).replace("_", " ")

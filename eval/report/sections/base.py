@@ -1,0 +1,75 @@
+"""What a report is made of: sections with sentences, figures, pictures and tables. `html` and `markdown` render it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval.report.figures.model import Figure
+from eval.report.format import MINUS
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a person reads, and what the column is sorted by (None sorts last)."""
+
+    text: str
+    sort: float | str | None = None
+    shade: float | None = None  # 0 to 1: how strongly the cell is coloured
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows below their headers; ``title`` is said above it, and on the page it opens with a click where ``folded``."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    folded: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG image and what it shows."""
+
+    name: str  # of its file
+    title: str
+    description: str  # for those who do not see it
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report with an anchor of its own."""
+
+    anchor: str
+    title: str
+    findings: tuple[str, ...] = ()  # sentences, the main one first
+    remark: str = ""  # how to read what follows
+    figures: tuple[Figure, ...] = ()
+    basis: str = ""  # below the figure: what its intervals rest on
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    in_summary: bool = False
+    folded_figures: bool = False  # each with a heading of its own, to be opened
+
+
+def cell(text: str, sort: float | str | None = None) -> Cell:
+    """A cell that is sorted by its text where nothing else is given."""
+    return Cell(text, text if sort is None and text else sort)
+
+
+def text_table(title: str, rows: Sequence[tuple[str, ...]], *, folded: bool = False, note: str = "") -> Table:
+    """A table of texts, of which those that are numbers are sorted as such; the first row holds the headers."""
+    cells = tuple(tuple(Cell(text, _number(text)) for text in row) for row in rows[1:])
+    return Table(title, rows[0], cells, folded, note)
+
+
+def _number(text: str) -> float | None:
+    plain = text.removesuffix(" %").removesuffix(" (best)").replace(",", "").replace(MINUS, "-")
+    try:
+        return float(plain) if plain.isascii() else None
+    except ValueError:
+        return None

@@ -1,0 +1,162 @@
+"""One table of all protocols: random, supervised, linear, fine-tuned, neighbours, transfer; and of distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from eval.report.evaluations import Found, rows_of
+from eval.report.format import DASH, many, named, percent, plain
+from eval.report.records import PointRecord, number
+from eval.report.sections.base import Cell, Section, Table, cell
+from eval.report.statistics import mean_of, pooled_deviation
+from pretrain.config import fingerprint
+
+LINEAR = {"lbfgs": "Linear, L-BFGS", "sgd": "Linear, SGD"}
+
+
+# What is fine-tuned and what it is compared with, in the order of the usual table.
+NAMES = ("random", "supervised", "linear", "fine-tuned")
+
+Column = tuple[int, str, float, str]  # what columns are sorted by: rank, kind, order, settings
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of one evaluation of one run: ``row`` and ``column`` say where, ``label`` names the column."""
+
+    row: tuple[str, ...]
+    run: str
+    column: Column
+    label: str
+    value: float | None
+    asked: bool = True  # by the study; not somebody's later, or of settings that the study had before
+
+
+def protocols_section(found: Found, asked: set[str]) -> Section | None:
+    """The tables; None where there is nothing to set side by side. ``asked``: fingerprints of the studies' probes."""
+    values = [
+        replace(value, asked=result.get("fingerprint") in asked)
+        for setting, record, result in found
+        for value in _values(setting, record, result)
+    ]
+    tables = []
+    if len({value.column for value in values}) > 1:
+        tables.append(_table("", ("Setting",), values))
+    by_labels = [value for setting, record, result in found for value in _by_labels(setting, record, result)]
+    if by_labels:
+        ordered = sorted(by_labels, key=lambda value: NAMES.index(value.row[1]) if value.row[1] in NAMES else 9)
+        settings = list(dict.fromkeys(value.row[0] for value in by_labels))
+        ordered.sort(key=lambda value: settings.index(value.row[0]))
+        tables.append(
+            _table("Random, supervised, linear, fine-tuned, by the share of labels", ("Setting", "Method"), ordered)
+        )
+    distilled = _distillation(found)
+    tables += [distilled] if distilled else []
+    if not tables:
+        return None
+    seeds = len({record.point.seed for _, record, _ in found})
+    note = (
+        f"Top-1 in percent, mean of up to {many(seeds, 'seed')}; ± half of the 95 % t-interval, from the deviation "
+        "between seeds pooled over the column; left out where no row of it has two seeds. In brackets: seeds, "
+        "where some are missing; in round ones: the mark of settings that the study did not ask for. A dash: not run."
+    )
+    return Section(anchor="protocols", title="Every evaluation side by side", remark=note, tables=tuple(tables))
+
+
+def _table(title: str, headers: tuple[str, ...], values: Sequence[Value]) -> Table:
+    columns = _columns(values)
+    rows = list(dict.fromkeys(value.row for value in values))
+    by_column = [_column(values, column, rows) for column, _ in columns]
+    cells = [(*map(cell, row), *(column[index] for column in by_column)) for index, row in enumerate(rows)]
+    return Table(title, (*headers, *(label for _, label in columns)), tuple(cells))
+
+
+def _columns(values: Sequence[Value]) -> list[tuple[Column, str]]:
+    """Columns in order, with labels that tell apart the same protocol with other settings."""
+    labels = {value.column: value.label for value in values}
+    asked = {value.column for value in values if value.asked}
+    texts = list(labels.values())
+    ordered = sorted(labels, key=lambda column: (*column[:3], column not in asked, column[3]))
+    marked = {column for column in labels if texts.count(labels[column]) > 1 and column not in asked}
+    several = {labels[column] for column in asked if [labels[other] for other in asked].count(labels[column]) > 1}
+    return [
+        (
+            column,
+            f"{labels[column]} ({column[-1][:4]})" if column in marked or labels[column] in several else labels[column],
+        )
+        for column in ordered
+    ]
+
+
+def _column(values: Sequence[Value], column: Column, rows: Sequence[tuple[str, ...]]) -> list[Cell]:
+    groups: dict[tuple[str, ...], dict[str, float | None]] = {row: {} for row in rows}
+    for value in values:
+        if value.column == column:
+            groups[value.row].setdefault(value.run, value.value)
+    known = {row: [value for value in group.values() if value is not None] for row, group in groups.items()}
+    deviation, freedom = pooled_deviation(list(known.values()))
+    most = max(len(group) for group in groups.values())
+    cells = []
+    for row in rows:
+        mean = mean_of(known[row], deviation, freedom)
+        if mean is None:
+            cells.append(Cell("not a number" if groups[row] else DASH))
+            continue
+        text = plain(mean.value) + ("" if mean.half_width is None else f" ± {mean.half_width:.2f}")
+        cells.append(Cell(text + (f" [{len(known[row])}]" if len(known[row]) < most else ""), mean.value))
+    return cells
+
+
+def _values(setting: str, record: PointRecord, result: dict[str, Any]) -> Iterable[Value]:
+    """Accuracies that are one number for a run."""
+    settings = result.get("settings") or {}
+    own = str(result.get("fingerprint", ""))
+    alike = fingerprint({"neighbours": settings.get("neighbours"), "images": settings.get("train_images")})
+
+    def value(rank: int, kind: str, order: float, label: str, found: Any, mark: str = own) -> Value:
+        return Value((setting,), record.point.fingerprint, (rank, kind, order, mark), label, number(found))
+
+    task = result.get("task")
+    if settings.get("initialisation") == "random":
+        if task == "linear":
+            yield value(0, "random", 0, "Random encoder, linear", result.get("top1"))
+        return
+    if task == "linear":
+        protocol = str(result.get("protocol") or "lbfgs")
+        yield value(1, f"linear {protocol}", 0, LINEAR.get(protocol, f"Linear, {protocol}"), result.get("top1"))
+    if task in ("linear", "knn") and "knn_top1" in result:  # the same neighbours, whoever counted them
+        yield value(3, "knn", 0, "kNN", result["knn_top1"], alike)
+        yield value(3, "knn", 1, "kNN, plain vote", result.get("knn_plain_top1"), alike)
+    if task == "transfer":
+        for order, row in enumerate(rows_of(result)):
+            yield value(4, "transfer", order, f"Transfer to {named(str(row.get('name', '?')))}", row.get("top1"))
+
+
+def _by_labels(setting: str, record: PointRecord, result: dict[str, Any]) -> Iterable[Value]:
+    """Accuracies of one run by the share of labels that was used."""
+    if result.get("task") != "finetune":
+        return
+    for row in rows_of(result):
+        share = number(row.get("label_fraction")) or 0.0
+        label = f"{percent(100 * share, 0 if share >= 0.01 else 1)} of labels"
+        column = (0, "labels", share, str(result.get("fingerprint", "")))
+        name = str(row.get("name", "?"))
+        yield Value((setting, name), record.point.fingerprint, column, label, number(row.get("top1")))
+
+
+def _distillation(found: Found) -> Table | None:
+    rows = []
+    for setting, record, result in found:
+        if result.get("task") != "distill":
+            continue
+        parts = [result.get(key) or {} for key in ("student", "teacher", "labels_only")]
+        student = parts[0]
+        what = f"{named(str(student.get('architecture', '?')))} × {student.get('width', 1)}"
+        tops = [number(part.get("top1")) for part in parts]
+        numbers = [*tops, number(result.get("agreement"))]
+        rows.append((cell(setting), cell(str(record.point.seed)), cell(what), *(Cell(plain(n), n) for n in numbers)))
+    headers = ("Setting", "Seed", "Student", "Student %", "Teacher %", "Same student, labels only %", "Agreement %")
+    note = "Agreement: test images on which student and teacher say the same."
+    return Table("Distillation", headers, tuple(rows), note=note) if rows else None

@@ -1,0 +1,133 @@
+"""What a step sends and how long that takes, by the alpha-beta model: latency of the hops plus bytes over bandwidth.
+
+W ranks on nodes of R. Collectives are hierarchical, as NCCL's are: trees of log2(R) hops over NVLink and log2(W / R)
+over the network, at the bandwidth of the slower link (per GPU) that the ranks cross. Torch-free.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import assert_never
+
+from launch.forecast.model_size import NetworkSize
+from launch.plan.targets import Hardware
+from pretrain.config import PretrainConfig
+from pretrain.objectives.config import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    DCLConfig,
+    SimCLRConfig,
+    SimSiamConfig,
+    SupervisedConfig,
+    VICRegConfig,
+    WMSEConfig,
+)
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of communication in one step. gradients overlap with the backward; the rest waits."""
+
+    embeddings: float
+    row_sums: float
+    batch_norm: float
+    gradients: float
+
+    @property
+    def waiting(self) -> float:
+        """Seconds in which nothing else can be done."""
+        return self.embeddings + self.row_sums + self.batch_norm
+
+
+@dataclass(frozen=True)
+class Links:
+    """The links that ``ranks`` ranks on nodes of ``ranks_per_node`` use."""
+
+    hardware: Hardware
+    ranks: int
+    ranks_per_node: int
+
+    def all_gather(self, bytes_of_all: float, times: int = 1) -> float:
+        """Seconds until every rank has the ``bytes_of_all`` ranks together, sent in so many gathers."""
+        return times * self._hops() + self._share() * bytes_of_all / self._bandwidth()
+
+    def all_reduce(self, size: float) -> float:
+        """Seconds for a sum of ``size`` bytes that every rank gets: twice a gather's way."""
+        return 2 * (self._hops() + self._share() * size / self._bandwidth())
+
+    def _share(self) -> float:
+        return (self.ranks - 1) / self.ranks
+
+    def _hops(self) -> float:
+        inside = math.ceil(math.log2(min(self.ranks, self.ranks_per_node)))
+        between = math.ceil(math.log2(max(1.0, self.ranks / self.ranks_per_node)))
+        return 1e-6 * (inside * self.hardware.nvlink_latency_us + between * self.hardware.network_latency_us)
+
+    def _bandwidth(self) -> float:
+        slowest = self.hardware.nvlink_gb_per_s
+        if self.ranks > self.ranks_per_node:
+            slowest = min(slowest, self.hardware.network_gb_per_s)
+        return 1e9 * slowest
+
+
+def communication(
+    config: PretrainConfig, size: NetworkSize, links: Links, *, global_batch_size: int, micro_batches: int
+) -> StepTimes:
+    """Seconds that a step of ``global_batch_size`` images communicates on ``links``."""
+    if links.ranks == 1:
+        return StepTimes(0.0, 0.0, 0.0, 0.0)
+    embeddings, row_sums = _loss_times(config, links, 2 * global_batch_size, size.embedding_width)
+    return StepTimes(
+        embeddings=embeddings,
+        row_sums=row_sums,
+        batch_norm=_norm_time(config, size, links) * micro_batches,
+        gradients=links.all_reduce(FLOAT_BYTES * size.parameters),
+    )
+
+
+def _loss_times(config: PretrainConfig, links: Links, rows: int, width: int) -> tuple[float, float]:
+    """(what the loss gathers or sums over all ranks, the row sums of a contrastive loss)."""
+    match config.objective:
+        case SimCLRConfig() | DCLConfig():
+            return links.all_gather(FLOAT_BYTES * rows * width), links.all_reduce(FLOAT_BYTES * rows)
+        case WMSEConfig():
+            return 2 * links.all_gather(FLOAT_BYTES * rows * width), 0.0  # its gradients come back
+        case BarlowTwinsConfig():  # moments, then the cross-correlation
+            return links.all_reduce(FLOAT_BYTES * 4 * width) + links.all_reduce(FLOAT_BYTES * width**2), 0.0
+        case VICRegConfig():
+            return links.all_reduce(FLOAT_BYTES * 4 * width) + links.all_reduce(FLOAT_BYTES * 2 * width**2), 0.0
+        case BYOLConfig() | SimSiamConfig() | SupervisedConfig():
+            return 0.0, 0.0
+        case _:
+            assert_never(config.objective)
+
+
+def _norm_time(config: PretrainConfig, size: NetworkSize, links: Links) -> float:
+    """Gathers of (2 C + 1) numbers of each rank in the forward of each norm, of 2 C in its backward.
+
+    Gradient caching embeds everything twice; micro-batches are the caller's to count.
+    """
+    sharing = _norm_ranks(config, links)
+    if sharing == 1:
+        return 0.0
+    among = Links(links.hardware, sharing, links.ranks_per_node)
+    forwards = 2 if config.batch.micro_batch_size else 1
+    norms, trained = size.norm_channels, size.norm_channels[: size.trained_norms]
+    forward = among.all_gather(FLOAT_BYTES * (2 * sum(norms) + len(norms)) * sharing, len(norms))
+    backward = among.all_gather(FLOAT_BYTES * 2 * sum(trained) * sharing, len(trained))
+    return forwards * forward + backward
+
+
+def _norm_ranks(config: PretrainConfig, links: Links) -> int:
+    match config.sync_batch_norm:
+        case "global":
+            return links.ranks
+        case "node":
+            return min(links.ranks, links.ranks_per_node)
+        case "off":
+            return 1
+        case _:
+            return min(int(config.sync_batch_norm), links.ranks)

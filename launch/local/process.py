@@ -1,0 +1,192 @@
+"""A job of this machine: one command, its output in a log, its record beside it, and its end, asked for or not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from launch.plan.command_lines import command_line
+from launch.state import JobRecord, write_record
+from launch.tasks import Job
+from pretrain.preemption import EXIT_CODE as PREEMPTED
+
+# torchrun gives its ranks 30 s after SIGTERM before it kills them, and a run saves a checkpoint in that time.
+GRACE_S = 45.0
+TAIL_LINES = 30
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended. ``tail``: last lines of its output, where it failed."""
+
+    job: Job
+    state: str  # finished, failed or stopped
+    exit_status: int
+    seconds: float
+    tail: str = ""
+
+
+class RunningJob:
+    """A started job: a process group of its own, so that a terminal's Ctrl-C reaches the launcher alone."""
+
+    def __init__(self, job: Job, *, keep_open: Sequence[int] = ()) -> None:
+        """Start ``job``; it inherits the descriptors ``keep_open``. Raises OSError where it cannot be started."""
+        self.job = job
+        self.started = time.time()
+        self._stopping = False
+        self._family: list[int] = []
+        self._outcome: Outcome | None = None
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("ab") as log:
+            log.write(f"$ {command_line(job.command)}\n".encode())
+            log.flush()
+            self._log_start = log.tell()
+            self._process = subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **job.environment},
+                start_new_session=True,
+                pass_fds=tuple(keep_open),
+            )
+        self._record("running")
+
+    def poll(self) -> Outcome | None:
+        """How it ended; None while it runs."""
+        status = self._process.poll()
+        if self._outcome is None and status is not None:
+            self._outcome = self._end(status)
+        return self._outcome
+
+    def _end(self, status: int) -> Outcome:
+        self._kill_family()
+        missing = self.job.result is not None and not self.job.result.is_file()
+        if not missing and status == 0:
+            state = "finished"
+        else:
+            state = "stopped" if self._stopping or status == PREEMPTED else "failed"
+        self._record(state, status)
+        tail = ""
+        if state == "failed":
+            tail = readable_tail(self.job.log, self._log_start)
+            if status == 0:
+                tail += f"\n(ended with exit status 0, but without {self.job.result})"
+        return Outcome(self.job, state, status, time.time() - self.started, tail)
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM to its process group: a run saves a checkpoint and ends."""
+        self._stopping = True
+        self._family = descendants(self._process.pid)
+        _signal_group(self._process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to it and all that it started, in whatever group (torchrun gives each rank one of its own)."""
+        self._stopping = True
+        self._family = [*descendants(self._process.pid), *self._family]
+        _signal_group(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._kill_family()
+
+    def _kill_family(self) -> None:
+        """End what a stopped job left behind: nothing, where it stopped in good order."""
+        for pid in self._family:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _record(self, state: str, status: int | None = None) -> None:
+        record = JobRecord.model_validate(
+            {
+                "stage": self.job.stage,
+                "state": state,
+                "command": command_line(self.job.command),
+                "host": platform.node(),
+                "pid": self._process.pid,
+                "started": self.started,
+                "ended": None if status is None else time.time(),
+                "exit_status": status,
+            }
+        )
+        write_record(self.job.directory, record)
+
+
+def stop_all(running: Sequence[RunningJob], *, hurry: StopRequest, grace_s: float = GRACE_S) -> list[Outcome]:
+    """Ask every job to stop, kill what has not after ``grace_s`` or at a second signal, and say how they ended."""
+    for job in running:
+        job.ask_to_stop()
+    deadline = time.monotonic() + grace_s
+    first = hurry.count
+    while any(job.poll() is None for job in running):
+        if time.monotonic() > deadline or hurry.count > first:
+            for job in running:
+                job.kill()
+        time.sleep(0.05)
+    return [outcome for job in running if (outcome := job.poll()) is not None]
+
+
+class StopRequest:
+    """Signals that ask the launcher to stop only count here; its loop looks at the count."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.number: int | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Listen for Ctrl-C, SIGTERM and a closed terminal inside the block; call from the main thread."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self.number = number
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that ``pid`` started, and theirs, deepest first; empty where there is no /proc."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):
+            text = stat.read_text()  # pid (name) state parent ...; a name may hold anything, brackets too
+            parents.setdefault(int(text.rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    found: list[int] = []
+    layer = [pid]
+    while layer:
+        layer = [child for parent in layer for child in parents.get(parent, [])]
+        found = layer + found
+    return found
+
+
+def readable_tail(log: Path, start: int = 0, lines: int = TAIL_LINES) -> str:
+    """Last lines of ``log`` after byte ``start``, without what torchrun adds about the failure of its ranks."""
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(start, size - 2**18))
+        text = file.read().decode(errors="replace")
+    kept = [line.rpartition("\r")[2] for line in text.rstrip().split("\n")]
+    report = next((number for number, line in enumerate(kept) if _FAILURE_REPORT.match(line)), None)
+    own = [line for line in kept[:report] if not _TORCHRUN_LINE.match(line)]
+    return "\n".join((own or kept)[-lines:])
+
+
+_TORCHRUN_LINE = re.compile(r"^[EW]\d{4} [\d:.]+ \d+ \S*torch/distributed/elastic/")
+_FAILURE_REPORT = re.compile(_TORCHRUN_LINE.pattern.replace("[EW]", "E") + r".* failed \(exitcode")
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

@@ -1,0 +1,232 @@
+"""A study as a graph: points that are each done once, their evaluations, their figures. Torch-free."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from eval.config import evaluation_config, evaluation_fingerprint
+from eval.study_manifest import FILE_NAME, Baseline, Curve, Point, Probe, Question, StudyManifest, read_manifest
+from launch.plan.command_lines import command_line, training_command
+from launch.plan.config import Changes, QuestionConfig, StudyConfig
+from launch.plan.points import PlannedPoint, Wish, plan_points, short_value, wishes
+from pretrain.config import PretrainConfig
+from pretrain.configio import flatten, parse_yaml, read_yaml
+from pretrain.errors import ConfigError, Problem, did_you_mean
+from pretrain.plan import TrainPlan
+from pretrain.rundir import RunDirectory, git_revision
+
+PLAN_NUMBERS = tuple(field.name for field in fields(TrainPlan) if field.name != "fingerprint")
+
+
+@dataclass(frozen=True)
+class StudyPoint:
+    """One run of the study: its entry in the manifest, its configuration, its derived numbers."""
+
+    entry: Point
+    config: PretrainConfig
+    plan: TrainPlan
+
+    @property
+    def images_seen(self) -> int:
+        """Images that the whole run looks at."""
+        return self.plan.total_steps * self.plan.global_batch_size
+
+
+@dataclass(frozen=True)
+class StudyGraph:
+    """Everything that follows from a study's configuration."""
+
+    config: StudyConfig
+    base: dict[str, Any]
+    directory: Path
+    manifest: StudyManifest
+    points: tuple[StudyPoint, ...]
+
+    def run(self, point: StudyPoint) -> RunDirectory:
+        """Where the point lives."""
+        return RunDirectory(self.directory / point.entry.directory)
+
+
+def build_graph(study: StudyConfig, source: str) -> StudyGraph:
+    """The points of ``study``, each planned on the target's ranks, and its manifest.
+
+    Runs that mean the same result are one point. Raises ConfigError with every problem of every point.
+    """
+    base = read_yaml(study.base)
+    asked = wishes(study)
+    planned, problems = plan_points(base, asked, target=study.target, source=source)
+    problems += _axis_problems(study, asked, planned)
+    probes, probe_problems = _probes(study)
+    problems += probe_problems
+    if problems:
+        raise ConfigError(source, problems)
+    done = [point for point in planned if point is not None]
+    points = _points(study, done)
+    names = {point.entry.fingerprint: point.entry.name for point in points}
+    placed = [(wish, point, names[point.plan.fingerprint]) for wish, point in zip(asked, done, strict=True)]
+    source, base_name = _origin(study, source)
+    manifest = StudyManifest(
+        name=study.name,
+        title=study.title,
+        source=source,
+        base=base_name,
+        git_revision=git_revision(),
+        probes=probes,
+        questions=tuple(_question(question, placed) for question in study.questions),
+        baselines=tuple(
+            Baseline(
+                name=baseline.name,
+                title=baseline.title,
+                points=tuple(name for wish, _, name in placed if wish.owner == f"baselines.{baseline.name}"),
+            )
+            for baseline in study.baselines
+        ),
+        points=tuple(point.entry for point in points),
+    )
+    return StudyGraph(study, base, study.study_directory, manifest, points)
+
+
+def _points(study: StudyConfig, planned: Sequence[PlannedPoint]) -> tuple[StudyPoint, ...]:
+    """One point for each different fingerprint, under the first name that it was given."""
+    unique: dict[str, PlannedPoint] = {}
+    for point in planned:
+        unique.setdefault(point.plan.fingerprint, point)
+    existing = _existing_directories(study.study_directory)
+    points: list[StudyPoint] = []
+    taken: set[str] = set()
+    for key, point in unique.items():
+        name = point.label if point.label not in taken else f"{point.label},{key[:6]}"
+        taken.add(name)
+        directory = existing.get(key) or f"points/{_slug(name)}-{key}"
+        command = training_command(study.study_directory / directory, study.target)
+        entry = Point(
+            name=name,
+            directory=directory,
+            fingerprint=key,
+            seed=point.config.seed,
+            world_size=study.target.ranks,
+            settings=point.settings,
+            plan=point.plan.to_json(),
+            command=command_line(command),
+        )
+        points.append(StudyPoint(entry, point.config, point.plan))
+    return tuple(points)
+
+
+def _existing_directories(directory: Path) -> dict[str, str]:
+    """Fingerprint to relative directory of the points that are there, under whatever name they were started."""
+    return {path.name.rpartition("-")[2]: f"points/{path.name}" for path in sorted((directory / "points").glob("*-*"))}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name.replace(",", "-"))[:100]
+
+
+def _origin(study: StudyConfig, source: str) -> tuple[str, str]:
+    """(study YAML, base YAML) that the study was first started from, also where its directory is what we were given."""
+    directory = study.study_directory
+    if Path(source).resolve() == directory.resolve() and (directory / FILE_NAME).is_file():
+        manifest = read_manifest(directory)
+        return manifest.source, manifest.base
+    return source, str(study.base)
+
+
+def _question(question: QuestionConfig, placed: Sequence[tuple[Wish, PlannedPoint, str]]) -> Question:
+    curves: dict[str, dict[tuple[float, str], None]] = {}
+    own = [point for wish, point, _ in placed if wish.owner == f"questions.{question.name}"]
+    named = question.x_scale == "category"
+    categories = list(dict.fromkeys(short_value(_value(question.x, point)) for point in own)) if named else []
+    for wish, point, name in placed:
+        if wish.owner == f"questions.{question.name}":
+            label = ""
+            if question.lines is not None:
+                label = f"{question.lines.rpartition('.')[2]} = {short_value(_value(question.lines, point))}"
+            value = _value(question.x, point)
+            x = categories.index(short_value(value)) if named else value
+            curves.setdefault(label, {})[float(x), name] = None
+    return Question(
+        name=question.name,
+        title=question.title,
+        x_key=question.x,
+        x_label=question.x_label,
+        x_scale=question.x_scale,
+        categories=tuple(categories),
+        curves=tuple(
+            Curve(label=label, x=tuple(x for x, _ in pairs), points=tuple(name for _, name in pairs))
+            for label, pairs in curves.items()
+        ),
+        published=question.published,
+    )
+
+
+def _axis_problems(study: StudyConfig, asked: Sequence[Wish], planned: Sequence[PlannedPoint | None]) -> list[Problem]:
+    """What is wrong with the keys that the questions are drawn over: unknown ones, and values that are no numbers."""
+    problems = []
+    for question in study.questions:
+        pairs = zip(asked, planned, strict=True)
+        own = [p for wish, p in pairs if p is not None and wish.owner == f"questions.{question.name}"]
+        for role, key in (("x", question.x), ("lines", question.lines)):
+            if key is None or not own:
+                continue
+            where = f"questions.{question.name}.{role}"
+            valid = [*PLAN_NUMBERS, *flatten(own[0].config.model_dump(mode="json"))]
+            if any(_value(key, point) is _UNKNOWN for point in own):
+                known = f"wanted a dotted configuration key or one of {', '.join(PLAN_NUMBERS)}"
+                problems.append(Problem(where, f"got '{key}'{did_you_mean(key, valid)}; {known}"))
+                continue
+            if question.x_scale == "category":
+                continue
+            odd = [value for point in own if not _is_number(value := _value(key, point))]
+            if role == "x" and odd:
+                wanted = f"wanted x_scale: category, or numbers, such as the plan's: {', '.join(PLAN_NUMBERS)}"
+                problems.append(Problem(where, f"'{key}' is {odd[0]!r} at some point, {wanted}"))
+            elif role == "x" and question.x_scale != "linear" and min(_value(key, point) for point in own) <= 0:
+                problems.append(Problem(where, f"'{key}' is not positive at some point; wanted x_scale: linear for it"))
+    return problems
+
+
+_UNKNOWN = object()
+
+
+def _value(key: str, point: PlannedPoint) -> Any:
+    if key in PLAN_NUMBERS:
+        return getattr(point.plan, key)
+    node: Any = point.config.model_dump(mode="json")
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return _UNKNOWN
+        node = node[part]
+    return node
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _probes(study: StudyConfig) -> tuple[tuple[Probe, ...], list[Problem]]:
+    probes: dict[tuple[str, str], Probe] = {}
+    problems = []
+    for number, wanted in enumerate(study.probes):
+        overrides = tuple(f"{key}={override_text(value)}" for key, value in wanted.set.items())
+        try:
+            fingerprint = evaluation_fingerprint(wanted.task, evaluation_config(wanted.task, overrides))
+        except ConfigError as error:
+            problems += [
+                Problem(f"probes.{number}.{problem.where}".rstrip("."), problem.message) for problem in error.problems
+            ]
+            continue
+        probe = Probe(task=wanted.task, fingerprint=fingerprint, overrides=overrides)
+        probes.setdefault((wanted.task, fingerprint), probe)
+    return tuple(probes.values()), problems
+
+
+def override_text(value: Changes | Any) -> str:
+    """``value`` as the right side of ``key=value``, which reads it back as YAML."""
+    if isinstance(value, str) and parse_yaml(value, "") == value:
+        return value
+    return json.dumps(value)

@@ -1,0 +1,223 @@
+"""Where the runs of a study run: this machine, nodes that torchrun connects, or a Slurm cluster. Torch-free."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pretrain.configio import PositiveFloat, PositiveInt, Section
+
+NonNegativeInt = Annotated[int, Field(ge=0)]
+# Slurm looks at its clocks twice a minute, and may send the signal that much early.
+SIGNAL_EARLY_S = 30
+
+
+class Hardware(Section):
+    """What plans assume of one GPU and its links; an H100 with NVLink and 400 Gb/s InfiniBand by default.
+
+    images_per_second: of one GPU in training, both views counted as one image; null: measured on the study's own
+    finished runs. Bandwidths are those of one GPU, in one direction.
+    """
+
+    gpu_memory_gb: PositiveFloat = 80.0
+    images_per_second: PositiveFloat | None = None
+    nvlink_gb_per_s: PositiveFloat = 350.0
+    nvlink_latency_us: PositiveFloat = 4.0
+    network_gb_per_s: PositiveFloat = 45.0
+    network_latency_us: PositiveFloat = 10.0
+    loss_tflops: PositiveFloat = 60.0
+
+
+class LocalTarget(Section):
+    """This machine: ``ranks`` processes for each run, ``concurrent_runs`` runs side by side.
+
+    concurrent_runs: ``auto`` for as many as have GPUs (else cores) of their own.
+    evaluation_ranks: processes of an evaluation that several can share.
+    restarts: how often torchrun starts a run again of which a rank has died.
+    """
+
+    name: Literal["local"] = "local"
+    ranks: PositiveInt = 1
+    concurrent_runs: PositiveInt | Literal["auto"] = 1
+    evaluation_ranks: PositiveInt = 1
+    restarts: NonNegativeInt = 2
+    # Evaluate a point while the next one trains; null: unless they would share a GPU.
+    overlap_probes: bool | None = None
+    hardware: Hardware = Hardware()
+
+    @property
+    def ranks_per_node(self) -> int:
+        return self.ranks
+
+    @model_validator(mode="after")
+    def _evaluations_fit(self) -> LocalTarget:
+        _fits(self.evaluation_ranks, self.ranks, "ranks")
+        return self
+
+
+class TorchrunTarget(Section):
+    """``nodes`` machines that share a file system, ``ranks_per_node`` processes on each, connected by torchrun.
+
+    node_rank: which of them this one is; then the study runs here, and needs the same command on every other node.
+    Without it the commands are only printed. rendezvous: ``c10d`` survives nodes that come and go (from ``min_nodes``
+    on), ``static`` is the older master address and port. evaluation_ranks: of the first node, for an evaluation that
+    several processes can share.
+    """
+
+    name: Literal["torchrun"]
+    nodes: PositiveInt = 2
+    min_nodes: PositiveInt | None = None
+    ranks_per_node: PositiveInt = 8
+    master_address: str
+    master_port: Annotated[int, Field(gt=0, lt=65536)] = 29500
+    rendezvous: Literal["c10d", "static"] = "c10d"
+    node_rank: NonNegativeInt | None = None
+    evaluation_ranks: PositiveInt = 1
+    restarts: NonNegativeInt = 2
+    join_timeout_s: PositiveInt = 86_400  # nodes wait for one another while another one evaluates
+    hardware: Hardware = Hardware()
+
+    @property
+    def ranks(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TorchrunTarget:
+        if self.node_rank is not None and self.node_rank >= self.nodes:
+            raise ValueError(f"node_rank is {self.node_rank}, wanted 0 to {self.nodes - 1} with {self.nodes} nodes")
+        if self.min_nodes is not None and (self.rendezvous == "static" or self.min_nodes > self.nodes):
+            raise ValueError(f"min_nodes is {self.min_nodes}, wanted at most {self.nodes}, and rendezvous: c10d")
+        _fits(self.evaluation_ranks, self.ranks_per_node, "ranks_per_node")
+        return self
+
+
+class EvaluationResources(Section):
+    """What one evaluation gets, on one node.
+
+    ranks: processes of an evaluation that several can share; others have one. gpus: null for one each where runs have
+    GPUs. cpus: of each process.
+    """
+
+    ranks: PositiveInt = 1
+    gpus: NonNegativeInt | None = None
+    cpus: PositiveInt = 8
+    memory_gb: PositiveFloat | None = None
+    time_limit_min: PositiveInt = 240
+    partition: str | None = None  # the runs'
+
+
+class SlurmTarget(Section):
+    """A Slurm cluster, through submitit: each run is an element of a job array, one task for each rank.
+
+    gpus_per_node: null for one for each rank, 0 for none. concurrent_runs: elements of the array that run at once.
+    sbatch: further options, e.g. {exclude: n17, exclusive: true}; a null takes away one of ours. setup: shell lines
+    before srun. container: what stands before ``python``, e.g. ``apptainer exec --nv image.sif``. requeue: Slurm starts
+    again what it preempts, what runs out of time and what loses a node. max_attempts: how often `launch study` submits
+    a job that fails.
+    """
+
+    name: Literal["slurm"]
+    nodes: PositiveInt = 1
+    ranks_per_node: PositiveInt = 8
+    gpus_per_node: NonNegativeInt | None = None
+    cpus_per_rank: PositiveInt = 8
+    memory_gb: PositiveFloat | None = None  # per node
+    time_limit_min: PositiveInt = 1440
+    signal_delay_s: PositiveInt = 120  # how long before the limit a run is asked to save
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    requeue: bool = True
+    concurrent_runs: PositiveInt = 8
+    sbatch: dict[str, Any] = Field(default={})
+    srun: list[str] = Field(default=[])
+    setup: list[str] = Field(default=[])
+    container: str | None = None
+    python: str | None = None  # null: the one that runs the launcher
+    evaluation: EvaluationResources = EvaluationResources()
+    max_attempts: PositiveInt = 3
+    hardware: Hardware = Hardware()
+
+    @property
+    def ranks(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of a node."""
+        return self.ranks_per_node if self.gpus_per_node is None else self.gpus_per_node
+
+    @property
+    def evaluation_ranks(self) -> int:
+        return self.evaluation.ranks
+
+    @field_validator("sbatch")
+    @classmethod
+    def _long_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        wrong = [key for key in value if key.startswith("-") or "=" in key or not key]
+        if wrong:
+            raise ValueError(f"got {', '.join(wrong)}, wanted long option names without dashes, e.g. exclude: n17")
+        return value
+
+    @model_validator(mode="after")
+    def _time_to_save(self) -> SlurmTarget:
+        limit_s = 60 * self.time_limit_min
+        if limit_s < self.signal_delay_s + SIGNAL_EARLY_S:
+            raise ValueError(
+                f"time_limit_min is {self.time_limit_min}, and signal_delay_s {self.signal_delay_s}: a run would be "
+                f"asked to stop as it starts; wanted a limit of at least {self.signal_delay_s + SIGNAL_EARLY_S} s"
+            )
+        if self.gpus and self.gpus < self.ranks_per_node:
+            raise ValueError(
+                f"ranks_per_node is {self.ranks_per_node}, but a node's GPUs are {self.gpus}; one rank needs one GPU"
+            )
+        if self.evaluation.gpus and self.evaluation.gpus < self.evaluation.ranks:
+            raise ValueError(
+                f"evaluation.ranks is {self.evaluation.ranks}, but its GPUs are {self.evaluation.gpus}; one rank needs "
+                "one GPU"
+            )
+        return self
+
+
+def _fits(evaluation_ranks: int, ranks: int, name: str) -> None:
+    if evaluation_ranks > ranks:
+        raise ValueError(f"evaluation_ranks is {evaluation_ranks}, wanted at most {ranks}, as many as {name}")
+
+
+Target = Annotated[LocalTarget | TorchrunTarget | SlurmTarget, Field(discriminator="name")]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Names of the GPUs that a job started here would see; empty where there is none."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(name.strip() for name in chosen.split(",") if name.strip())
+    found = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    return tuple(sorted(found, key=int))
+
+
+def side_by_side(target: LocalTarget) -> int:
+    """How many runs go on at once: as asked, or as many as have GPUs of their own (cores, where there are no GPUs)."""
+    if target.concurrent_runs != "auto":
+        return target.concurrent_runs
+    return max(1, (len(visible_gpus()) or cores()) // target.ranks)
+
+
+def overlaps(target: LocalTarget) -> bool:
+    """Whether a point is evaluated while the next one trains: as asked, else unless they would share a GPU.
+
+    Without GPUs it pays even where training has every core: most of a short evaluation is start-up on one of them.
+    """
+    if target.overlap_probes is not None:
+        return target.overlap_probes
+    gpus = len(visible_gpus())
+    return gpus == 0 or gpus >= target.ranks * side_by_side(target) + target.evaluation_ranks

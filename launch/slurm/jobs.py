@@ -1,0 +1,117 @@
+"""jobs.json: every job that was submitted for a study: what it runs, where, from which code. Torch-free.
+
+An entry is written before sbatch is called and completed by its number afterwards: a launcher that is killed in between
+finds the job again by its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from launch.slurm.queue import Queue, accounting
+from pretrain.configio import Section, validate
+from pretrain.rundir import RunDirectory, read_json, write_json
+
+FILE_NAME = "jobs.json"
+# submitit's own files: scripts, pickles, and what tasks print before they know their log. No %j in it: Slurm opens
+# output files before submitit could have made a folder for the job.
+FOLDER = "slurm"
+
+Key = tuple[str, str]  # (directory, stage)
+
+
+class SlurmJob(Section):
+    """One submission of one stage of one point (of a data set, of the report: those have no point)."""
+
+    key: str  # of its task, e.g. train global_batch_size=256,seed=0
+    stage: str
+    point: str
+    directory: str  # relative to the study's; empty for the study's own
+    result: str | None  # relative to the study's
+    command: str
+    fingerprint: str
+    git_revision: str | None
+    attempt: int
+    name: str  # in Slurm
+    index: int | None = None  # in its array
+    job_id: str | None = None  # 1234, or 1234_5 for an element of an array; null: not known to be submitted
+    after: tuple[str, ...] = ()  # numbers of the jobs it waits for
+    submitted: float  # seconds since 1970
+    # How it ended, once somebody has looked; "forgiven": a failure that no longer counts.
+    ending: Literal["finished", "failed", "stopped", "forgiven"] | None = None
+
+
+def read_jobs(directory: Path) -> list[SlurmJob]:
+    """Every submission of the study in ``directory``, oldest first. Raises ValueError where the file is damaged."""
+    path = directory / FILE_NAME
+    if not path.is_file():
+        return []
+    entries = read_json(path)["jobs"]
+    return [validate(SlurmJob, {**entry, "after": tuple(entry["after"])}, str(path)) for entry in entries]
+
+
+def write_jobs(directory: Path, jobs: Sequence[SlurmJob]) -> None:
+    """Write all of them whole."""
+    write_json(directory / FILE_NAME, {"jobs": [job.model_dump(mode="json") for job in jobs]})
+
+
+def latest(jobs: Sequence[SlurmJob]) -> dict[str, SlurmJob]:
+    """The newest submission of each task, by the task's key."""
+    return {job.key: job for job in jobs}
+
+
+def attempts(jobs: Sequence[SlurmJob], key: str) -> int:
+    """How often the task has failed since it was last forgiven."""
+    return sum(job.key == key and job.ending == "failed" for job in jobs)
+
+
+def job_name(study: str, kind: str, directory: Path, keys: Sequence[str], number: int) -> str:
+    """Name of a submission in Slurm: nobody else's, and the same for the same submission."""
+    text = "\n".join([str(directory.resolve()), kind, str(number), *keys])
+    return f"{study}-{kind}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def found_again(jobs: Sequence[SlurmJob], queue: Queue) -> list[SlurmJob]:
+    """``jobs`` with the number of each that was submitted by a launcher which could not note it; without the rest."""
+    by_name = {(job.name, _index(job.id)): job.id for job in queue.values()}
+    found = []
+    for job in jobs:
+        number = job.job_id or by_name.get((job.name, job.index))
+        if number is not None:
+            found.append(job if job.job_id else job.model_copy(update={"job_id": number}))
+    return found
+
+
+def _index(job_id: str) -> int | None:
+    _, underscore, index = job_id.partition("_")
+    return int(index) if underscore and index.isdigit() else None
+
+
+def with_endings(directory: Path, jobs: Sequence[SlurmJob], queue: Queue) -> list[SlurmJob]:
+    """``jobs``, with how each that has left the queue ended: by its result, else by what is known of it."""
+    gone = [job for job in jobs if job.ending is None and job.job_id is not None and job.job_id not in queue]
+    lost = [job for job in gone if not _has_result(directory, job)]
+    words = accounting([job.job_id for job in lost if job.job_id])
+    endings = {id(job): "finished" for job in gone}
+    endings |= {id(job): "stopped" if _was_stopped(directory, job, words) else "failed" for job in lost}
+    return [job.model_copy(update={"ending": endings[id(job)]}) if id(job) in endings else job for job in jobs]
+
+
+def _has_result(directory: Path, job: SlurmJob) -> bool:
+    return job.result is not None and (directory / job.result).is_file()
+
+
+def _was_stopped(directory: Path, job: SlurmJob, words: Mapping[str, str]) -> bool:
+    """Whether it was cancelled, never came to start, or saved and signed off: it did not fail."""
+    if words.get(job.job_id or "", "").startswith("CANCELLED"):
+        return True
+    run = RunDirectory(directory / job.directory)
+    if job.stage != "train":
+        return bool(job.point) and not run.finished()  # an evaluation of a run that failed
+    try:
+        return bool(read_json(run.progress).get("state") == "stopped")
+    except (FileNotFoundError, ValueError):
+        return False

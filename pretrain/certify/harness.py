@@ -1,0 +1,202 @@
+"""What a check found, the same on every rank."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pretrain.collectives import Group
+from pretrain.config import EncoderConfig, PretrainConfig
+from pretrain.data.batch import Batch
+from pretrain.dist import World
+from pretrain.models.encoder import Encoder
+from pretrain.models.sync_batch_norm import share_batch_norm
+from pretrain.objectives.base import Objective
+from pretrain.objectives.build import build_objective
+from pretrain.objectives.config import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    DCLConfig,
+    ObjectiveConfig,
+    ProjectorConfig,
+    SimCLRConfig,
+    SimSiamConfig,
+    SupervisedConfig,
+    VICRegConfig,
+    WMSEConfig,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the certificate. numbers: what was measured, for programs."""
+
+    check: str
+    subject: str
+    measured: str
+    wanted: str
+    passed: bool
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every check works with. solo: the group of this rank alone; norm_group: ranks that share batch norm."""
+
+    config: PretrainConfig
+    world: World
+    solo: Group
+    norm_group: Group
+
+    def largest(self, value: float) -> float:
+        """The largest of the ranks' values; not-a-number counts as infinite. Collective: every rank calls this."""
+        value = math.inf if math.isnan(value) else value
+        if self.world.size == 1:
+            return value
+        box = torch.tensor([value], dtype=torch.float64)
+        dist.all_reduce(box, dist.ReduceOp.MAX, group=self.world.control)
+        return float(box)
+
+    def all_equal(self, x: Tensor) -> bool:
+        """Whether x (any shape) is the same, bit for bit, on every rank. Collective: every rank calls this."""
+        if self.world.size == 1:
+            return True
+        mine = x.detach().cpu().contiguous().flatten().view(torch.uint8)
+        of_first = mine.clone()
+        dist.broadcast(of_first, src=0, group=self.world.control)
+        return self.largest(float(not torch.equal(mine, of_first))) == 0.0
+
+    def on_device(self, x: Tensor) -> Tensor:
+        """x on this rank's device."""
+        return x.to(self.world.device)
+
+    def own(self, x: Tensor) -> Tensor:
+        """This rank's rows of the global batch x (G, ...), on its device."""
+        rows = len(x) // self.world.size
+        return self.on_device(x[self.world.rank * rows : (self.world.rank + 1) * rows])
+
+
+def bounded(check: str, subject: str, errors: dict[str, float], tolerance: float) -> Finding:
+    """A finding that passes where every relative error is at most ``tolerance``."""
+    measured = ", ".join(f"{name} {value:.0e}" for name, value in errors.items())
+    passed = all(value <= tolerance for value in errors.values())
+    return Finding(check, subject, measured, f"at most {tolerance:.0e}", passed, errors)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest entry expected."""
+    scale = float(expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
+    return float((found - expected).abs().max()) / scale
+
+
+# Every objective in small: seconds for all of them, and nothing in its mathematics left out.
+
+
+IMAGE_SIDE_PX = 16
+CLASSES = 4
+HIDDEN_WIDTH, OUTPUT_WIDTH = 24, 6
+FEWEST_IMAGES = 32
+
+
+def images_of(bench: Bench) -> int:
+    """A global batch that every number of ranks can share, and that is small."""
+    per_rank = max(2, -(-FEWEST_IMAGES // bench.world.size))
+    return 2 * -(-per_rank // 2) * bench.world.size
+
+
+def every_objective(images: int) -> list[ObjectiveConfig]:
+    """All objectives, with the variants that change what ranks must tell one another."""
+    return [
+        SimCLRConfig(),
+        SimCLRConfig(negatives=images // 2),
+        DCLConfig(),
+        BarlowTwinsConfig(),
+        VICRegConfig(),
+        WMSEConfig(),
+        WMSEConfig(sub_batch_size=images // 2, iterations=2),
+        BYOLConfig(),
+        SimSiamConfig(),
+        SupervisedConfig(),
+    ]
+
+
+def title(objective: ObjectiveConfig) -> str:
+    """Name of the objective with what sets its variant apart."""
+    names = ("temperature", "negatives", "sub_batch_size")
+    set_apart = [f"{name} {getattr(objective, name):g}" for name in names if getattr(objective, name, None)]
+    return ", ".join([objective.name, *set_apart])
+
+
+def small_objective(config: ObjectiveConfig, encoder: EncoderConfig, *, images: int, seed: int) -> Objective:
+    """The objective with its own constants, a narrow ResNet and narrow heads; no weight is where symmetry puts it."""
+    encoder = EncoderConfig(architecture="resnet18", width=0.0625, stem=encoder.stem, zero_init_last_gamma=False)
+    objective = build_objective(_narrow(config, images), encoder, classes=CLASSES, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for module in objective.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+    return objective
+
+
+def _narrow(config: ObjectiveConfig, images: int) -> ObjectiveConfig:
+    changed: dict[str, object] = {}
+    for name in ("projector", "predictor"):
+        head: ProjectorConfig | None = getattr(config, name, None)
+        if head is not None:
+            changed[name] = head.model_copy(update={"hidden_width": HIDDEN_WIDTH, "output_width": OUTPUT_WIDTH})
+    for name in ("negatives", "sub_batch_size"):
+        if getattr(config, name, None) is not None:
+            changed[name] = images // 2
+    return config.model_copy(update=changed)
+
+
+def in_float64(objective: Objective) -> Objective:
+    """The objective in float64, its images too."""
+    for module in objective.modules():
+        if isinstance(module, Encoder):
+            module.register_forward_pre_hook(lambda module, arguments: (arguments[0].double(),))
+    return objective.double()
+
+
+def on_all_ranks(bench: Bench, objective: Objective) -> Objective:
+    """A copy as training has it: batch norm shared as the configuration says, the loss over all ranks."""
+    shared = copy.deepcopy(objective)
+    library = bench.config.batch_norm_library
+    share_batch_norm(shared, library=library, group=bench.norm_group, device=bench.world.device)
+    return shared.to(bench.world.device).train()
+
+
+def on_one_rank(bench: Bench, objective: Objective, group: Group) -> Objective:
+    """A copy that takes the whole global batch, and tells nobody."""
+    alone = copy.deepcopy(objective)
+    share_batch_norm(alone, library="bigbatch", group=group, device=bench.world.device)
+    alone.group = group
+    return alone.to(bench.world.device).train()
+
+
+def global_batch(images: int, seed: int) -> Batch:
+    """Noise of a different brightness in each image: (G, 2, 3, S, S) uint8, with labels. The same on every rank."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (images, 2, 3, IMAGE_SIDE_PX, IMAGE_SIDE_PX)
+    noise = torch.rand(shape, generator=generator) * torch.rand(images, 1, 1, 1, 1, generator=generator)
+    return Batch((255 * noise).to(torch.uint8), torch.arange(images) % CLASSES, torch.arange(images))
+
+
+def own_part(bench: Bench, batch: Batch) -> Batch:
+    """This rank's part of a global batch."""
+    return Batch(*(bench.own(tensor) for tensor in batch))
+
+
+def whole(bench: Bench, batch: Batch) -> Batch:
+    """The global batch on this rank's device."""
+    return Batch(*(bench.on_device(tensor) for tensor in batch))
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    """All numbers in one vector, float64."""
+    return torch.cat([tensor.detach().double().flatten() for tensor in tensors])

@@ -1,0 +1,129 @@
+"""A bounded queue from one producing thread to one consumer that cannot hang and can be stopped from either end."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from typing import Generic, TypeVar
+
+import torch
+
+from pretrain.data.batch import Batch
+
+T = TypeVar("T")
+
+
+class Handoff(Generic[T]):
+    """At most ``capacity`` items wait. The producer's exception is raised where the consumer waits for an item."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._ended = self._stopped = False
+        self._error: BaseException | None = None
+
+    def put(self, item: T) -> bool:
+        """Producer: wait for room and hand over; False when the consumer has stopped and no more is wanted."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or len(self._items) < self._capacity)
+            if not self._stopped:
+                self._items.append(item)
+                self._changed.notify_all()
+            return not self._stopped
+
+    def run(self, produce: Callable[[], None]) -> None:
+        """Producer's thread: put items with ``produce``, then say that nothing follows, or what it failed with."""
+        try:
+            produce()
+        except BaseException as error:
+            self._end(error)
+        else:
+            self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._changed:
+            self._ended, self._error = True, error
+            self._changed.notify_all()
+
+    def get(self) -> T | None:
+        """Consumer: the next item; None at the end. Raises what the producer failed with, after the items before it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._ended or self._stopped)
+            if self._items:
+                item = self._items.popleft()
+                self._changed.notify_all()
+                return item
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def stop(self) -> None:
+        """Consumer: no more is wanted; whatever waits is dropped."""
+        with self._changed:
+            self._stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+def in_background(items: Iterator[T], *, ahead: int, name: str) -> Iterator[T]:
+    """``items``, made in a thread called ``name``, at most ``ahead`` waiting; leaving early ends the thread."""
+    handoff: Handoff[T] = Handoff(ahead)
+
+    def produce() -> None:
+        for item in items:
+            if not handoff.put(item):
+                return
+
+    thread = threading.Thread(target=handoff.run, args=(produce,), name=name, daemon=True)
+    thread.start()
+    try:
+        while (item := handoff.get()) is not None:
+            yield item
+    finally:
+        handoff.stop()
+        thread.join()
+
+
+# Batches on the device that trains: on CUDA each is copied beside the step before it.
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Generator[Batch]:
+    """``batches`` in order, on ``device``; on CUDA copied in a stream of their own, one batch ahead.
+
+    Nothing is overwritten while it is read: torch's allocator of pinned memory keeps a host buffer until the copy from
+    it is over, and its allocator of device memory, told by record_stream, a batch until the step that uses it is.
+    Leaving early closes ``batches``.
+    """
+    try:
+        if device.type == "cuda":
+            yield from _copied_ahead(batches, device)
+        else:
+            yield from (Batch(*(tensor.to(device) for tensor in batch)) for batch in batches)
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
+def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    waiting: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            copied = Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+            event = stream.record_event()
+        if waiting is not None:
+            yield _ready(*waiting, device)
+        waiting = copied, event
+    if waiting is not None:
+        yield _ready(*waiting, device)
+
+
+def _ready(batch: Batch, event: torch.cuda.Event, device: torch.device) -> Batch:
+    """The batch, for the stream that computes: work given to it from now on waits for the copy, the host does not."""
+    current = torch.cuda.current_stream(device)
+    current.wait_event(event)
+    for tensor in batch:
+        tensor.record_stream(current)
+    return batch

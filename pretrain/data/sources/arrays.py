@@ -1,0 +1,84 @@
+"""Images that lie in one array: a pair of NumPy files, or of idx files as MNIST and its relatives are distributed."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pretrain.data.sources.base import Pixels, Source, rgb
+
+WANTED = (
+    "{split}_images.npy and {split}_labels.npy (uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3); integers (N,)), or "
+    "{idx}-images-idx3-ubyte and {idx}-labels-idx1-ubyte, plain or .gz"
+)
+
+
+def image_arrays(split: str, directory: Path) -> Source:
+    """The pair of a split in ``directory``. Without a file of labels the images are unlabelled.
+
+    Raises:
+        FileNotFoundError: there is no such pair; says what is wanted.
+        ValueError: the arrays are not images, or the labels do not fit; says what they are.
+    """
+    array = directory / f"{split}_images.npy"
+    if array.is_file():
+        images = np.load(array, mmap_mode="r")
+        labels_path: Path | None = directory / f"{split}_labels.npy"
+        labels = np.load(labels_path) if labels_path and labels_path.is_file() else None
+        return _source(array, images, labels)
+    found = idx_pair(split, directory)
+    if found is None:
+        wanted = WANTED.format(split=split, idx=_idx_prefix(split))
+        raise FileNotFoundError(f"{directory}: no arrays of the split {split}; wanted {wanted}")
+    images_path, labels_path = found
+    return _source(images_path, read_idx(images_path), read_idx(labels_path) if labels_path else None)
+
+
+def idx_pair(split: str, directory: Path) -> tuple[Path, Path | None] | None:
+    """Paths of a split's images and, if there, labels."""
+    stem = directory / _idx_prefix(split)
+    images, labels = (
+        next((path for path in (Path(f"{stem}-{kind}-ubyte{end}") for end in ("", ".gz")) if path.is_file()), None)
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    return None if images is None else (images, labels)
+
+
+def read_idx(path: Path) -> Pixels:
+    """Array of an idx file of bytes, plain or gzipped: magic 0 0 8 dimensions, big-endian sizes, data.
+
+    Raises:
+        ValueError: it is no such file, or cut short; names it.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if content[:3] != b"\0\0\x08":
+            raise ValueError("not an idx file of bytes")
+        dimensions = content[3]
+        shape = [int(length) for length in np.frombuffer(content, ">u4", dimensions, offset=4)]
+        values: Pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (EOFError, gzip.BadGzipFile, ValueError) as error:
+        raise ValueError(f"{path}: damaged, or not an idx file ({error})") from error
+    return values
+
+
+def _idx_prefix(split: str) -> str:
+    return "t10k" if split == "test" else split
+
+
+def _source(path: Path, images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic] | None) -> Source:
+    colours = images.shape[3] if images.ndim == 4 else 1
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or colours not in (1, 3):
+        raise ValueError(
+            f"{path}: got {images.dtype} of shape {images.shape}, wanted uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
+        )
+    if labels is None:
+        labels = np.full(len(images), -1)
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{path}: {len(images)} images, but labels are {labels.dtype} of shape {labels.shape}")
+    label_N = labels.astype(np.int64)
+    classes = int(label_N.max(initial=-1)) + 1
+    return Source(label_N, tuple(map(str, range(classes))), lambda index: rgb(images[index]))

@@ -1,0 +1,122 @@
+"""Images that lie in folders, one per class: ImageFolder, ImageNet, Tiny-ImageNet, and named parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pretrain.data.sources.base import Pixels, Source
+from pretrain.errors import did_you_mean
+
+_IMAGENET_TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+
+
+def image_folder(split: str, directory: Path, only: frozenset[str] | None = None) -> Source:
+    """DIRECTORY/{split}/CLASS/…; `val` serves for `test`.
+
+    only: names of classes (the others are left out, and those that stay are numbered anew) or of files (all classes
+    stay, as in SimCLR's 1 % and 10 % lists).
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: ``only`` names something that is not there.
+    """
+    from torchvision.datasets import ImageFolder
+
+    folders = [directory / name for name in ((split, "val") if split == "test" else (split,))]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(f"{' or '.join(map(str, folders))}: no such folder; wanted one folder per class in it")
+    data = ImageFolder(str(folder))
+    paths, labels = [path for path, _ in data.samples], [label for _, label in data.samples]
+    return _part(folder, paths, labels, tuple(data.classes), only)
+
+
+def imagenet(split: str, directory: Path, only: frozenset[str] | None = None) -> Source:
+    """ImageNet as folders, or as the official archives, which torchvision unpacks beside them.
+
+    Raises:
+        FileNotFoundError, ValueError: as `image_folder`.
+    """
+    from torchvision.datasets import ImageNet
+
+    name = "val" if split == "test" else split
+    if not (directory / name).is_dir() and (directory / _IMAGENET_TARS[name]).is_file():
+        try:
+            ImageNet(str(directory), split=name)
+        except RuntimeError as error:
+            raise FileNotFoundError(f"{directory}: ImageNet's archives cannot be unpacked: {error}") from error
+    return image_folder(split, directory, only)
+
+
+def tiny_imagenet(split: str, directory: Path) -> Source:
+    """As distributed: train/WNID/images/*.JPEG; val/images with val_annotations.txt, which serves for `test`.
+
+    Raises:
+        FileNotFoundError: the folder is not laid out so.
+        ValueError: an annotation names no class.
+    """
+    if split == "train":
+        return image_folder("train", directory)
+    annotations = directory / "val" / "val_annotations.txt"
+    if not annotations.is_file():
+        raise FileNotFoundError(f"{annotations}: no such file; wanted tiny-imagenet-200 as distributed")
+    names = tuple(sorted(path.name for path in (directory / "train").iterdir() if path.is_dir()))
+    number = {name: k for k, name in enumerate(names)}
+    rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.strip()]
+    unknown = sorted({row[-1] for row in rows} - set(names))
+    if unknown:
+        raise ValueError(f"{annotations}: {unknown[0]!r} is none of the {len(names)} classes of {directory / 'train'}")
+    paths = [directory / "val" / "images" / file for file, _ in rows]
+    return from_files(paths, [number[name] for _, name in rows], names)
+
+
+def read_names(path: Path) -> frozenset[str]:
+    """The first word of every line that has one: classes or files, with or without folders before them.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = frozenset(line.split()[0].rsplit("/", 1)[-1] for line in path.read_text().splitlines() if line.strip())
+    if not names:
+        raise ValueError(f"{path}: names no classes and no files")
+    return names
+
+
+def from_files(paths: Sequence[str | Path], labels: Sequence[int], names: tuple[str, ...]) -> Source:
+    """Images that Pillow opens, as RGB."""
+    from PIL import Image
+
+    def pixels(index: int) -> Pixels:
+        try:
+            with Image.open(paths[index]) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{paths[index]}: not an image ({error})") from error
+
+    return Source(np.asarray(labels, np.int64), names, pixels, paths)
+
+
+def _part(
+    folder: Path, paths: list[str], labels: list[int], names: tuple[str, ...], only: frozenset[str] | None
+) -> Source:
+    if only is None:
+        return from_files(paths, labels, names)
+    files = {Path(path).name for path in paths}
+    missing = sorted(only - files - set(names))
+    if missing:
+        hint = did_you_mean(missing[0], names)
+        raise ValueError(
+            f"{folder}: {len(missing)} of {len(only)} names are neither classes nor files there: {missing[0]!r}{hint}"
+        )
+    classes = tuple(name for name in names if name in only) or names
+    number = {names.index(name): k for k, name in enumerate(classes)}
+    chosen = only & files
+    keep = [
+        k
+        for k, (path, label) in enumerate(zip(paths, labels, strict=True))
+        if label in number and (not chosen or Path(path).name in chosen)
+    ]
+    return from_files([paths[k] for k in keep], [number[labels[k]] for k in keep], classes)

@@ -1,0 +1,267 @@
+"""Batch norm over the global batch, on any backend, CPU and gloo included.
+
+The moments are those of the whole global batch in the forward, and the backward differentiates through them, so
+W ranks compute what a plain BatchNorm computes on the concatenated batch (Ioffe & Szegedy 2015), also where ranks
+hold different numbers of samples. One small gather in the forward (mean, variance and count per rank, combined as in
+Chan et al. 1979: no difference of large sums), one gather of 2 C sums in the backward. Statistics are float32
+under bf16 autocast.
+
+    y = gamma xhat + beta,  xhat = (x - mean) / sqrt(var + eps)      mean, var: over all N positions of all ranks
+    dx = gamma / sqrt(var + eps) · (dy - sum(dy)/N - xhat · sum(dy xhat)/N)
+
+C channels, W ranks, N positions (samples times pixels); x is (B, C) or (B, C, ...), contiguous or channels_last.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pretrain.collectives import Group, all_gather_rows, group_rank_and_size, sum_of_few
+from pretrain.errors import ConfigError, Problem
+from pretrain.kernels import batch_norm_cpu as batch_passes
+
+
+def convert_sync_batch_norm(module: nn.Module, group: Group = None) -> nn.Module:
+    """Replaces every BatchNorm1d, 2d and 3d in the module by SyncBatchNorm, in place; returns the module.
+
+    A module that is itself a batch norm cannot be replaced in place: use what is returned.
+
+    Parameters, buffers, settings and the keys of the state_dict stay the same. group=None: the default process group at
+    the time of each forward, if there is one.
+    """
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        return SyncBatchNorm(module, group)
+    for name, child in module.named_children():
+        converted = convert_sync_batch_norm(child, group)
+        if converted is not child:
+            setattr(module, name, converted)
+    return module
+
+
+class _GroupReference:
+    """A process group as a module can hold it: a copied module shares it, a pickled one goes to the default group."""
+
+    def __init__(self, group: Group = None) -> None:
+        self.group = group
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _GroupReference:
+        return self
+
+    def __reduce__(self) -> tuple[type[_GroupReference], tuple[()]]:
+        return (_GroupReference, ())
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Takes over the parameters and buffers of a BatchNorm1d, 2d or 3d.
+
+    On one rank it is exactly that module, but for channels_last tensors on a CPU: see `batch_passes`.
+    """
+
+    def __init__(self, plain: _BatchNorm, group: Group = None) -> None:
+        super().__init__(plain.num_features, plain.eps, plain.momentum, affine=False, track_running_stats=False)
+        self.affine, self.track_running_stats = plain.affine, plain.track_running_stats
+        self.weight, self.bias = plain.weight, plain.bias
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(plain, name))
+        self.training = plain.training
+        self._reference = _GroupReference(group)
+        # What the replaced class accepts: (B, C), (B, C, L), (B, C, H, W), (B, C, D, H, W).
+        self._check_dimensions: Callable[..., None] = type(plain)._check_input_dim
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        self._check_dimensions(self, input)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Collective while training: every rank calls this. Raises ValueError for a wrong number of dimensions."""
+        group = self._reference.group
+        if not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        x = input.contiguous(memory_format=_memory_format(input))
+        if group_rank_and_size(group)[1] == 1 and (x.is_cuda or not batch_passes.needs_folding(x)):
+            return super().forward(input)
+        with torch.no_grad():
+            moments = _global_moments(x, group)
+            self._move_running_statistics(moments)
+            invstd_C = (moments.var_C + self.eps).rsqrt()
+        y: Tensor = _Normalise.apply(x, self.weight, self.bias, moments.mean_C, invstd_C, moments.counts_W, group)
+        return y
+
+    def _move_running_statistics(self, moments: _Moments) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None, "running statistics come with their counter"
+        self.num_batches_tracked += 1
+        # momentum None: the plain average of all batches so far.
+        share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        unbiased = moments.var_C * (moments.total / (moments.total - 1))
+        self.running_mean.lerp_(moments.mean_C.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+
+
+class _Moments(NamedTuple):
+    """Of the global batch; `total` is N, counts_W what each rank has of it. On the device: the host never waits."""
+
+    mean_C: Tensor
+    var_C: Tensor
+    total: Tensor
+    counts_W: Tensor
+
+
+class _Operands(NamedTuple):
+    """What both reductions of the backward read."""
+
+    dy: Tensor
+    x: Tensor
+    weight: Tensor | None
+    mean_C: Tensor
+    invstd_C: Tensor
+
+
+def _global_moments(x: Tensor, group: Group) -> _Moments:
+    channels = x.shape[1]
+    mean_C, var_C = _local_moments(x)
+    local = mean_C.new_full((1, 2 * channels + 1), x.numel() // channels)
+    local[0, :channels], local[0, channels:-1] = mean_C, var_C
+    gathered = all_gather_rows(local, group)
+    means_WC, vars_WC, counts_W1 = torch.split(gathered, [channels, channels, 1], dim=1)
+    total = counts_W1.sum()
+    shares_W1 = counts_W1 / total
+    mean_C = (shares_W1 * means_WC).sum(0)
+    var_C = (shares_W1 * (vars_WC + (means_WC - mean_C).square())).sum(0)
+    return _Moments(mean_C, var_C, total, counts_W1.flatten())
+
+
+def _local_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of this rank's positions, float32 for a half-precision x."""
+    if x.is_cuda:
+        mean_C, invstd_C = torch.batch_norm_stats(x, 0.0)
+        return mean_C, torch.where(invstd_C > 0, invstd_C.pow(-2), 0.0)
+    return batch_passes.moments(x)
+
+
+class _Normalise(torch.autograd.Function):
+    """The moments are functions of x; the backward accounts for that, across all ranks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean_C: Tensor,
+        invstd_C: Tensor,
+        counts_W: Tensor,
+        group: Group,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean_C, invstd_C, counts_W)
+        ctx.group = group
+        if x.is_cuda:
+            return torch.batch_norm_elemt(x, weight, bias, mean_C, invstd_C, 0.0)
+        return batch_passes.scale_and_shift(x, mean_C, invstd_C, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean_C, invstd_C, counts_W = ctx.saved_tensors
+        operands = _Operands(grad.contiguous(memory_format=_memory_format(x)), x, weight, mean_C, invstd_C)
+        dweight_C, dbias_C = _local_sums(operands)
+        # The parameters' gradients stay this rank's share: averaging them over the ranks is the caller's.
+        sums = sum_of_few(torch.stack((dweight_C, dbias_C)), ctx.group)
+        dx = _gradient_of_input(operands, sums, counts_W) if ctx.needs_input_grad[0] else None
+        # A norm may have neither, or a scale alone.
+        dweight = dweight_C if ctx.needs_input_grad[1] else None
+        dbias = dbias_C if ctx.needs_input_grad[2] else None
+        return dx, dweight, dbias, None, None, None, None
+
+
+def _local_sums(o: _Operands) -> tuple[Tensor, Tensor]:
+    """(sum of dy·xhat, sum of dy) over this rank's positions, in one pass over the data."""
+    if o.x.is_cuda:
+        reduced = torch.batch_norm_backward_reduce(o.dy, o.x, o.mean_C, o.invstd_C, o.weight, True, False, False)
+        return reduced[1] * o.invstd_C, reduced[0]
+    return batch_passes.gradient_sums(o.dy, o.x, o.mean_C, o.invstd_C)
+
+
+def _gradient_of_input(o: _Operands, sums: Tensor, counts_W: Tensor) -> Tensor:
+    """dx of the equation above; sums are the global sums of dy·xhat and dy."""
+    if o.x.is_cuda:
+        return torch.batch_norm_backward_elemt(
+            o.dy, o.x, o.mean_C, o.invstd_C, o.weight, sums[1], sums[0] / o.invstd_C, counts_W.to(torch.int32)
+        )
+    scale_C = o.invstd_C if o.weight is None else o.invstd_C * o.weight
+    xhat_scale_C, shift_C = -scale_C * sums / counts_W.sum()
+    dx = batch_passes.scale_and_shift(o.x, o.mean_C, o.invstd_C, xhat_scale_C, shift_C)
+    return dx.addcmul_(o.dy, scale_C.view(-1, *[1] * (dx.dim() - 2)).to(dx.dtype))
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+# Which implementation of synchronised batch norm a model gets: ours, torch's, or NVIDIA apex's where it is installed.
+#
+# All three compute the same moments. Ours is the one that also runs on CPUs, over gloo, and on ranks that hold
+# different numbers of samples.
+
+
+SETTING = "batch_norm_library"
+INSTEAD = "use bigbatch (the default, on any device) or torch (CUDA)"
+
+
+def share_batch_norm(
+    module: nn.Module, *, library: Literal["bigbatch", "torch", "apex"], group: Group, device: torch.device
+) -> None:
+    """Makes every batch norm inside ``module`` take its moments over the ranks of ``group`` (None: all), in place.
+
+    Parameters and buffers stay the same tensors. Raises ConfigError where the library cannot do it here.
+    """
+    if library == "bigbatch":
+        convert_sync_batch_norm(module, group)
+        return
+    if device.type != "cuda":
+        message = f"got {library}, which normalises CUDA tensors only, and this run is on {device.type}; {INSTEAD}"
+        raise ConfigError("batch norm", [Problem(SETTING, message)])
+    if library == "torch":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module, process_group=group)  # type: ignore[no-untyped-call]
+    else:
+        apex_parallel().convert_syncbn_model(module, process_group=group, channel_last=False)
+
+
+def apex_parallel() -> ModuleType:
+    """NVIDIA apex's module that has SyncBatchNorm. Raises ConfigError that says what is missing."""
+    try:
+        importlib.import_module("apex")
+    except ImportError as error:
+        raise _unusable(f"apex cannot be imported ({error})") from error
+    try:
+        parallel = importlib.import_module("apex.parallel")
+    except ImportError:
+        parallel = None
+    if parallel is not None and hasattr(parallel, "convert_syncbn_model"):
+        return parallel
+    try:
+        importlib.import_module("apex.contrib")
+    except ImportError:
+        raise _unusable(
+            "the installed apex is not NVIDIA's: the name on PyPI belongs to another project; NVIDIA's is built from "
+            "github.com/NVIDIA/apex"
+        ) from None
+    raise _unusable(
+        "this release of NVIDIA apex has no apex.parallel.SyncBatchNorm any more, and its apex.contrib.groupbn "
+        "normalises float16 tensors only, while a run computes in float32 or bfloat16"
+    )
+
+
+def _unusable(why: str) -> ConfigError:
+    return ConfigError("batch norm", [Problem(SETTING, f"got apex, but {why}; {INSTEAD}")])

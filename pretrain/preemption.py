@@ -1,0 +1,116 @@
+"""Signals that ask a run to stop. A handler only sets a flag; the loop saves and leaves at the next step boundary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+# Slurm sends USR2 ahead of a time limit or a preemption (as submitit asks it to), and TERM at the end.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+# What a run that was asked to stop, and saved, exits with (EX_TEMPFAIL: try again later).
+EXIT_CODE = 75
+
+
+class Preemption:
+    """Whether this process was asked to stop (``requested``), and whether all ranks agreed to (``agreed``)."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.agreed = False
+        self.signal_name: str | None = None
+
+    def install(self) -> Preemption:
+        """Listen for the signals from now on, and for those that were blocked so far; call from the main thread."""
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return self
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self.signal_name = signal.Signals(number).name
+
+
+def hold_back_signals() -> None:
+    """Let the signals wait from now on, also in the program that this process becomes, until ``install``."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+@contextlib.contextmanager
+def helpers_shielded() -> Iterator[None]:
+    """Threads and processes that are started inside never see the signals, which Slurm sends to all of a job's.
+
+    A rank's helpers (loader threads, wandb's process) must live until its checkpoint is written.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# Give a job that was asked to stop back to Slurm, which starts it again. Torch-free.
+#
+# Only for jobs that the launcher marked so: a run that somebody starts by hand inside an allocation is none of Slurm's.
+
+
+# Set by the launcher to the job's number, e.g. 1234_5 for an element of an array.
+VARIABLE = "BIGBATCH_REQUEUE_JOB"
+ANSWER_S = 30.0  # a controller that answers later is as good as none
+END_S = 60.0  # Slurm ends a job that it takes back well within this time
+
+
+def hand_back(*, first: bool) -> None:
+    """Called by every rank after the checkpoint is written. The first rank requeues the job, the others wait for it.
+
+    Nobody may simply end: a job whose ranks end inside the time that Slurm gives them before a preemption counts as
+    done, and is not started again.
+    """
+    job = os.environ.get(VARIABLE)
+    if not job:
+        return
+    if not first:
+        time.sleep(END_S)
+        return
+    problem = requeue(job)
+    if problem:
+        print(f"job {job} is not requeued: {problem}", file=sys.stderr, flush=True)
+        return
+    print(f"job {job} is requeued and goes on from its checkpoint", file=sys.stderr, flush=True)
+    deadline = time.monotonic() + END_S
+    while time.monotonic() < deadline and job_state(job) == "RUNNING":
+        time.sleep(0.5)
+
+
+def requeue(job: str) -> str | None:
+    """Requeue ``job`` if it is running; returns why it could not be, None where it was.
+
+    Slurm would also revive a job that was cancelled or has ended.
+    """
+    state = job_state(job)
+    if state != "RUNNING":
+        return f"it is {state or 'unknown to squeue'}"
+    try:
+        done = _ask("scontrol", "requeue", job)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return (done.stderr or done.stdout).strip() or "scontrol refused" if done.returncode else None
+
+
+def job_state(job: str) -> str | None:
+    """State of ``job`` in Slurm's words, e.g. RUNNING; None where squeue does not say."""
+    try:
+        done = _ask("squeue", "--noheader", "--jobs", job, "--format", "%T")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.split()[0] if done.returncode == 0 and done.stdout.split() else None
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
