@@ -75,7 +75,7 @@ def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
     config = evaluation_config(task, overrides)
     assert isinstance(config, FeatureConfig), "every probe reads features"
     evaluation = open_evaluation(task, run_directory, config)
-    # The model card tells what has been measured so far: it is written anew each time.
+    # The model card tells what has been measured so far: it is written again each time.
     result = None if task == "export" else previous_result(evaluation)
     if result is None:
         from eval.evaluate import evaluate  # imports torch, which neither --help nor a second call needs

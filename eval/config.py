@@ -59,7 +59,7 @@ class FeatureConfig(Section):
     @model_validator(mode="after")
     def _two_splits(self) -> FeatureConfig:
         if self.train_split == self.test_split:
-            raise ValueError(f"train_split and test_split are both '{self.test_split}', wanted two different splits")
+            raise ValueError(f"train_split and test_split are both '{self.test_split}', expected two different splits")
         return self
 
 
@@ -176,9 +176,11 @@ class TransferConfig(ProbeConfig):
     @model_validator(mode="after")
     def _directories(self) -> TransferConfig:
         if self.directory is not None:
-            raise ValueError("directory is of the run's own data; wanted directories, those of the other data sets")
+            raise ValueError("directory is of the run's own data; expected directories, those of the other data sets")
         if self.validation_split in (self.train_split or "train", self.test_split):
-            raise ValueError(f"validation_split is '{self.validation_split}', as another split is; wanted a third one")
+            raise ValueError(
+                f"validation_split is '{self.validation_split}', as another split is; expected a third one"
+            )
         return self
 
 
@@ -228,7 +230,7 @@ def evaluation_config(task: str, overrides: Sequence[str]) -> BaseModel:
     files = [text.removeprefix("config=") for text in overrides if text.startswith("config=")]
     others = [text for text in overrides if not text.startswith("config=")]
     if len(files) > 1:
-        raise ConfigError("command line", [Problem("config", f"got {len(files)} files, wanted one")])
+        raise ConfigError("command line", [Problem("config", f"got {len(files)} files, expected one")])
     base = read_yaml(Path(files[0])) if files else {}
     source = files[0] if files and not others else f"eval {task}"
     return validate(_schema(task), apply_overrides(base, others), source)
@@ -272,5 +274,5 @@ def _schema(task: str) -> type[FeatureConfig]:
         case "export":
             return ExportConfig
         case _:
-            wanted = f"wanted one of {', '.join(TASKS)}{did_you_mean(task, TASKS)}"
+            wanted = f"expected one of {', '.join(TASKS)}{did_you_mean(task, TASKS)}"
             raise ConfigError("command line", [Problem("task", f"got '{task}', {wanted}")])

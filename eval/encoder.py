@@ -80,5 +80,5 @@ def new_encoder(config: EncoderConfig, *, seed: int) -> Encoder:
 
 def _plain(config: Any) -> dict[str, Any]:
     if not isinstance(config, dict):
-        raise EvaluationError(f"the configuration in the checkpoint is a {type(config).__name__}, wanted a mapping")
+        raise EvaluationError(f"the configuration in the checkpoint is a {type(config).__name__}, expected a mapping")
     return config

@@ -77,7 +77,7 @@ class FeatureSource:
         return [path for path in paths if path.is_file()]
 
     def images(self, split: str) -> int | None:
-        """How many images of ``split`` are wanted; None: all."""
+        """How many images of ``split`` are expected; None: all."""
         return self.config.train_images if split == self.train_split else None
 
     def class_names(self) -> list[str] | None:
@@ -100,7 +100,7 @@ def feature_source(encoder: FrozenEncoder, config: FeatureConfig) -> FeatureSour
 
 
 def threads(config: FeatureConfig) -> int:
-    """Threads that decode and augment images: as many as wanted, else this rank's share of the cores beside a GPU.
+    """Threads that decode and augment images: as many as expected, else this rank's share of the cores beside a GPU.
 
     On a CPU one: the network needs the cores, and its threads wait for each other when others hold them up.
     """

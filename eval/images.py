@@ -1,6 +1,6 @@
 """Images of one split for evaluations that train on them: plain, or with a random crop and flip.
 
-N images of the split, n of them wanted, B in a batch, S side in pixels.
+N images of the split, n of them expected, B in a batch, S side in pixels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class ImageSet:
         """
         batch = min(batch_size, len(index_n))
         if batch % world_size:
-            raise EvaluationError(f"{world_size} ranks cannot share a batch of {batch} images evenly; wanted a divisor")
+            raise EvaluationError(
+                f"{world_size} ranks cannot share a batch of {batch} images evenly; expected a divisor"
+            )
         share = order.RankOrder(np.ascontiguousarray(index_n.numpy()), seed, batch, rank, world_size)
         return Epochs(self._maker, share, Rendering.of(augmentation, seed))
 

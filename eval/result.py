@@ -1,7 +1,7 @@
 """One evaluation of one run: refuse, reuse or do it, and write its result.json last and whole. Torch-free.
 
 Every result has task, fingerprint, run {fingerprint, step, checkpoint, finished}, data, settings, inputs
-{file: SHA-256}, seconds, environment. It is made anew once its inputs have changed.
+{file: SHA-256}, seconds, environment. It is made again once its inputs have changed.
 Accuracies are in percent, losses mean cross-entropies in nats, learning rates base rates; a number that could not be
 had is null. Beside them, by task:
 

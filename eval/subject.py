@@ -75,7 +75,7 @@ def choose_device(config: FeatureConfig) -> torch.device:
     """The device that ``config`` asks for. Raises EvaluationError where the machine has none."""
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
-        raise EvaluationError("device=cuda, but this machine has no CUDA device; wanted device=cpu or auto")
+        raise EvaluationError("device=cuda, but this machine has no CUDA device; expected device=cpu or auto")
     return torch.device("cuda" if available and config.device != "cpu" else "cpu")
 
 

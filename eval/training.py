@@ -21,7 +21,7 @@ from eval.features import progress_bar, threads
 from eval.images import Epochs, ImageSet, crop_and_flip
 from eval.metrics import accuracy_percent, mean_loss
 from eval.subject import Subject, class_count
-from pretrain.collectives import all_gather_rows, group_rank_and_size, sum_of_few
+from pretrain.collectives import all_gather_rows, group_rank_and_size, sum_by_gather
 from pretrain.data.batch import Batch
 from pretrain.gradients import GradientAverager
 from pretrain.models.encoder import to_float
@@ -116,7 +116,7 @@ def train_network(
             sums += torch.stack([value.detach().double(), right.double()])
             step += 1
             progress(1)
-        loss_sum, right_sum = sum_of_few(sums).tolist()
+        loss_sum, right_sum = sum_by_gather(sums).tolist()
         train = {
             "train_loss": loss_sum / (images.batches * ranks),
             "train_top1": 100 * right_sum / (images.batches * images.batch_size),
@@ -170,7 +170,7 @@ def _autocast(device: torch.device, settings: TrainingSettings) -> torch.autocas
 
 
 @dataclass(frozen=True)
-class Classroom:
+class Trainer:
     """The images, and how a network learns from them: by ``config.training``, in an order from ``config.seed``."""
 
     subject: Subject
@@ -241,13 +241,13 @@ class Classroom:
 
 
 @contextmanager
-def open_classroom(subject: Subject, config: FinetuneConfig | DistillConfig) -> Iterator[Classroom]:
-    """The classroom of ``config``; its threads end with the block. Raises EvaluationError for a foreign test class."""
+def open_trainer(subject: Subject, config: FinetuneConfig | DistillConfig) -> Iterator[Trainer]:
+    """The trainer of ``config``; its threads end with the block. Raises EvaluationError for a foreign test class."""
     source, workers = subject.source, threads(config)
     train = ImageSet(source.directory, source.train_split, images=config.train_images, workers=workers)
     test = ImageSet(source.directory, config.test_split, workers=workers)
     try:
-        yield Classroom(subject, config, train, test, class_count(train.labels_N, test.labels_N))
+        yield Trainer(subject, config, train, test, class_count(train.labels_N, test.labels_N))
     finally:
         train.close()
         test.close()

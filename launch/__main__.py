@@ -125,13 +125,13 @@ def _cancel(directory: Path, point: str | None) -> int:
 
 
 def _retry(directory: Path, point: str | None) -> int:
-    from launch.commands import forgive
+    from launch.commands import reset_failures
     from launch.preflight import startable_graph
     from launch.run import run_study
     from launch.tables import make_console
 
     console = make_console()
-    forgive(directory, point, console)
+    reset_failures(directory, point, console)
     return run_study(startable_graph(directory, []), console)
 
 

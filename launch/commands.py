@@ -94,7 +94,7 @@ def cancel(directory: Path, name: str | None, console: Console) -> int:
     return 0 if _stop_here(directory, None if name is None else points, console) and well else 1
 
 
-def forgive(directory: Path, name: str | None, console: Console) -> None:
+def reset_failures(directory: Path, name: str | None, console: Console) -> None:
     """Let the failures of the study's jobs (of the points that ``name`` is a part of) count no longer."""
     points = {point.name for point in matching_points(directory, read_manifest(directory), name)}
     jobs = read_jobs(directory)
@@ -105,10 +105,10 @@ def forgive(directory: Path, name: str | None, console: Console) -> None:
         if queue is None:
             raise SchedulerSilent("squeue does not answer; nothing is changed, try again")
         jobs = with_endings(directory, found_again(jobs, queue), queue)
-        forgiven = [job.ending == "failed" and (name is None or job.point in points) for job in jobs]
-        pairs = zip(jobs, forgiven, strict=True)
-        write_jobs(directory, [job.model_copy(update={"ending": "forgiven"}) if yes else job for job, yes in pairs])
-    console.print(f"{sum(forgiven)} failures forgiven", markup=False)
+        reset = [job.ending == "failed" and (name is None or job.point in points) for job in jobs]
+        pairs = zip(jobs, reset, strict=True)
+        write_jobs(directory, [job.model_copy(update={"ending": "reset"}) if yes else job for job, yes in pairs])
+    console.print(f"{sum(reset)} failures reset", markup=False)
 
 
 def _cancel_slurm(directory: Path, points: Sequence[Point] | None, console: Console) -> bool:

@@ -43,7 +43,9 @@ def _directory_problems(directory: Path) -> list[Problem]:
     if not there.is_dir():
         return [Problem("directory", f"got {directory}, but {there} is not a directory")]
     if not os.access(there, os.W_OK | os.X_OK):
-        return [Problem("directory", f"got {directory}, but {there} is not writable for you; wanted another directory")]
+        return [
+            Problem("directory", f"got {directory}, but {there} is not writable for you; expected another directory")
+        ]
     return []
 
 

@@ -112,7 +112,7 @@ def trained(run: RunDirectory, point: Point) -> bool:
         return False
     if result.get("fingerprint") != point.fingerprint:
         given = result.get("fingerprint")
-        raise ValueError(f"{run.result} is the result of run {given}, wanted {point.fingerprint}; move it away")
+        raise ValueError(f"{run.result} is the result of run {given}, expected {point.fingerprint}; move it away")
     return True
 
 
@@ -246,5 +246,5 @@ def read_result(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged: wanted a mapping, got {type(found).__name__}")
+        raise ValueError(f"{path} is damaged: expected a mapping, got {type(found).__name__}")
     return found

@@ -14,7 +14,7 @@ from pretrain.configio import dump_yaml, load
 from pretrain.data.catalog import image_count
 from pretrain.errors import ConfigError, Problem
 from pretrain.plan import TrainPlan, make_plan
-from pretrain.preemption import EXIT_CODE, Preemption, hand_back
+from pretrain.preemption import EXIT_CODE, Preemption, requeue_and_wait
 from pretrain.rundir import RunDirectory, directory_of, environment, read_json, write_json, write_text
 from pretrain.runlock import hold_run
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         why = preemption.signal_name or f"step {plan.stop_step}"
         print(f"{why}: saved; start the same command again to go on", file=sys.stderr)
     if preemption.agreed and not finished:
-        hand_back(first=first)
+        requeue_and_wait(first=first)
     return 0 if finished else EXIT_CODE
 
 

@@ -48,7 +48,7 @@ def all_reduce_(x: Tensor, group: Group = None, op: Literal["sum", "max"] = "sum
     return x
 
 
-def sum_of_few(x: Tensor, group: Group = None) -> Tensor:
+def sum_by_gather(x: Tensor, group: Group = None) -> Tensor:
     """Sum of a small x over the ranks, added in the order of the ranks. No gradient.
 
     A gather and a local sum: for few numbers a gather's latency is what counts, and gloo's is less than half of its

@@ -58,14 +58,14 @@ class ViewSettings(Section):
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] <= value[1]:
-            raise ValueError(f"got {list(value)}, wanted [low, high] with 0 < low <= high")
+            raise ValueError(f"got {list(value)}, expected [low, high] with 0 < low <= high")
         return value
 
     @field_validator("crop_area")
     @classmethod
     def _fraction(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[1] > 1:
-            raise ValueError(f"got {list(value)}, wanted fractions of the image's area, at most 1")
+            raise ValueError(f"got {list(value)}, expected fractions of the image's area, at most 1")
         return value
 
 

@@ -68,7 +68,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigError(str(path), [Problem("", f"wanted a mapping of keys to values, got {type(value).__name__}")])
+        raise ConfigError(str(path), [Problem("", f"expected a mapping of keys to values, got {type(value).__name__}")])
     return value
 
 
@@ -96,7 +96,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key or any(not part for part in key.split(".")):
-            problems.append(Problem(override, "wanted section.key=value, e.g. objective.temperature=0.2"))
+            problems.append(Problem(override, "expected section.key=value, e.g. objective.temperature=0.2"))
             continue
         try:
             set_by_path(result, key, parse_yaml(text, override))
@@ -167,7 +167,7 @@ def _problem(model: type[BaseModel], detail: ErrorDetails) -> Problem:
         tags = str(detail["ctx"]["expected_tags"])
         tag = str(detail["ctx"]["tag"])
         names = re.findall(r"'([^']*)'", tags)
-        return Problem(f"{where}.name", f"got '{tag}', wanted one of {', '.join(names)}{did_you_mean(tag, names)}")
+        return Problem(f"{where}.name", f"got '{tag}', expected one of {', '.join(names)}{did_you_mean(tag, names)}")
     return Problem(where, f"got {given!r}; {message}{hint}")
 
 

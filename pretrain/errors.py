@@ -1,4 +1,4 @@
-"""Errors that a person can act on: every problem at once, each with where it is, what was given, what is wanted."""
+"""Errors that a person can act on: every problem at once, each with where it is, what was given, what is expected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Problem:
     """One thing that is wrong with an input.
 
     where: dotted path of the value, e.g. ``objective.temperature``.
-    message: what was given and what is wanted, one line.
+    message: what was given and what is expected, one line.
     """
 
     where: str

@@ -30,7 +30,7 @@ def peak_growth_bytes(call: Callable[[], object], device: torch.device = _CPU) -
     """Bytes that ``call`` needs at its worst beyond what is held before it.
 
     Resident memory is too small a number where memory that was freed before lies ready for use. Where the kernel cannot
-    start the peak anew (a container without /proc/self/clear_refs), only what exceeds the old peak is counted.
+    start the peak again (a container without /proc/self/clear_refs), only what exceeds the old peak is counted.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -40,7 +40,7 @@ def peak_growth_bytes(call: Callable[[], object], device: torch.device = _CPU) -
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident
     except OSError:
         before = peak_memory_bytes()
         call()

@@ -92,8 +92,8 @@ class TrainPlan:
             return []
         return [
             f"batch norm's statistics rest on {self.batch_norm_images} images, fewer than "
-            f"{FEWEST_IMAGES_OF_A_STATISTIC}: wanted a larger batch.micro_batch_size, fewer ranks, or more ranks that "
-            "share statistics (sync_batch_norm)"
+            f"{FEWEST_IMAGES_OF_A_STATISTIC}: expected a larger batch.micro_batch_size, fewer ranks, or more ranks "
+            "that share statistics (sync_batch_norm)"
         ]
 
 
@@ -172,7 +172,7 @@ def _problems(config: PretrainConfig, *, images: int, world_size: int) -> list[P
     problems: list[Problem] = []
     batch = config.global_batch_size
     if world_size < 1:
-        problems.append(Problem("ranks", f"got {world_size}, wanted at least 1"))
+        problems.append(Problem("ranks", f"got {world_size}, expected at least 1"))
     elif batch % world_size:
         near = " or ".join(str(value) for value in _nearest_multiples(batch, world_size))
         problems.append(
@@ -188,7 +188,7 @@ def _problems(config: PretrainConfig, *, images: int, world_size: int) -> list[P
             Problem(
                 "schedule.warmup_epochs",
                 f"got {config.schedule.warmup_epochs:g}, longer than the {config.epochs} epochs of training; "
-                f"wanted at most {config.epochs}",
+                f"expected at most {config.epochs}",
             )
         )
     problems += _micro_batch_problems(config.batch.micro_batch_size, batch, world_size)
@@ -209,7 +209,7 @@ def _objective_problems(config: PretrainConfig) -> list[Problem]:
     problems = []
     if not isinstance(objective, SupervisedConfig) and config.augmentation.number_of_views != 2:
         got = config.augmentation.number_of_views
-        problems.append(Problem("augmentation.number_of_views", f"got {got}, wanted 2 for {objective.name}"))
+        problems.append(Problem("augmentation.number_of_views", f"got {got}, expected 2 for {objective.name}"))
     if isinstance(objective, SimCLRConfig | DCLConfig):
         problems += _divisor_problems("objective.negatives", objective.negatives, batch)
     if isinstance(objective, WMSEConfig):
@@ -220,13 +220,13 @@ def _objective_problems(config: PretrainConfig) -> list[Problem]:
                 Problem(
                     "objective.projector.output_width",
                     f"got {width}, but the covariance of {size} images has an inverse only below {size} dimensions; "
-                    "wanted a smaller output, a larger batch, or objective.shrinkage above 0",
+                    "expected a smaller output, a larger batch, or objective.shrinkage above 0",
                 )
             )
     if isinstance(objective, BYOLConfig | SimSiamConfig):
         wanted, got = objective.projector.output_width, objective.predictor.output_width
         if wanted != got:
-            message = f"got {got}, wanted {wanted}, the width of the projections that it predicts"
+            message = f"got {got}, expected {wanted}, the width of the projections that it predicts"
             problems.append(Problem("objective.predictor.output_width", message))
     return problems
 

@@ -43,7 +43,7 @@ def hold_back_signals() -> None:
 
 
 @contextlib.contextmanager
-def helpers_shielded() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Threads and processes that are started inside never see the signals, which Slurm sends to all of a job's.
 
     A rank's helpers (loader threads, wandb's process) must live until its checkpoint is written.
@@ -66,7 +66,7 @@ ANSWER_S = 30.0  # a controller that answers later is as good as none
 END_S = 60.0  # Slurm ends a job that it takes back well within this time
 
 
-def hand_back(*, first: bool) -> None:
+def requeue_and_wait(*, first: bool) -> None:
     """Called by every rank after the checkpoint is written. The first rank requeues the job, the others wait for it.
 
     Nobody may simply end: a job whose ranks end inside the time that Slurm gives them before a preemption counts as

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import ConfigError, Problem
-from pretrain.preemption import VARIABLE, helpers_shielded, job_state
+from pretrain.preemption import VARIABLE, job_state, signals_blocked
 
 # What a lock file says of its owner. The lock itself is an flock on the same file. Torch-free.
 
@@ -70,19 +70,19 @@ def hold_run(directory: Path, *, handover_s: float = HANDOVER_S, silent_s: float
     """Hold ``directory`` inside the block. Raises ConfigError, naming the holder, where somebody else keeps it."""
     descriptor = open_lock(directory)
     ended = threading.Event()
-    heart = threading.Thread(target=_touch, args=(descriptor, ended), daemon=True, name="run lock")
+    heartbeat = threading.Thread(target=_touch, args=(descriptor, ended), daemon=True, name="run lock")
     try:
         path = directory / FILE_NAME
         if not _locked_within(descriptor, handover_s) or not _is_stale(path, read_owner(descriptor), silent_s):
             raise ConfigError(str(directory), [Problem("run.directory", _held(read_owner(descriptor)))])
         write_owner(descriptor, {**ourselves(), "job": os.environ.get(VARIABLE)})
-        with helpers_shielded():
-            heart.start()
+        with signals_blocked():
+            heartbeat.start()
         try:
             yield
         finally:
             ended.set()
-            heart.join()
+            heartbeat.join()
             sign_off(descriptor)
     finally:
         os.close(descriptor)
@@ -118,7 +118,7 @@ def _is_stale(path: Path, owner: dict[str, Any], silent_s: float) -> bool:
     deadline = time.monotonic() + silent_s
     while time.monotonic() < deadline:
         time.sleep(min(1.0, silent_s / 10))
-        with path.open("rb") as file:  # opening asks the server of a shared file system anew
+        with path.open("rb") as file:  # opening asks the server of a shared file system again
             if os.fstat(file.fileno()).st_mtime_ns != touched:
                 return False
     return True

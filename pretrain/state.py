@@ -12,7 +12,7 @@ from pretrain.config import PretrainConfig
 from pretrain.data.catalog import read_manifest
 from pretrain.dist import World, block_of_ranks, broadcast_from_first
 from pretrain.measure import SyncCost, measure_loss_seconds, measure_sync_cost
-from pretrain.models.sync_batch_norm import share_batch_norm
+from pretrain.models.sync_batch_norm import synchronise_batch_norm
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
 from pretrain.online_probe import OnlineProbe
@@ -70,7 +70,7 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
         objective.channels_last = True
     objective.autocast_bf16 = config.precision.autocast == "bf16"
     norm_group = block_of_ranks(world, plan.batch_norm_ranks)
-    share_batch_norm(objective, library=config.batch_norm_library, group=norm_group, device=world.device)
+    synchronise_batch_norm(objective, library=config.batch_norm_library, group=norm_group, device=world.device)
     objective = objective.to(world.device)
     broadcast_from_first(world, [*objective.parameters(), *objective.buffers()])
     optimizer = build_optimizer(

@@ -21,7 +21,7 @@ from pretrain.gradients import GradientAverager
 from pretrain.measure import peak_memory_bytes
 from pretrain.metrics import MetricsLog, TrainingDiverged
 from pretrain.plan import TrainPlan
-from pretrain.preemption import Preemption, helpers_shielded
+from pretrain.preemption import Preemption, signals_blocked
 from pretrain.rundir import RunDirectory, read_json_lines, write_json
 from pretrain.state import TrainState, build_state
 
@@ -61,7 +61,7 @@ def train(
     state = build_state(config, plan, world)
     store = CheckpointStore(config, plan, directory, world)
     store.restore(state)
-    with helpers_shielded():
+    with signals_blocked():
         log = MetricsLog(config, plan, directory, first_step=state.step, writes=world.is_first)
         opened = contextlib.closing(open_loader(config, world))
     ending = "failed"

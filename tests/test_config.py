@@ -111,7 +111,7 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml.*\n.*no such file"):
         read_yaml(tmp_path / "nowhere.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
-    with pytest.raises(ConfigError, match="wanted a mapping"):
+    with pytest.raises(ConfigError, match="expected a mapping"):
         read_yaml(tmp_path / "list.yaml")
     (tmp_path / "broken.yaml").write_text("a: [1")
     with pytest.raises(ConfigError, match="not valid YAML"):

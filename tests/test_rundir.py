@@ -13,7 +13,7 @@ def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(path, {"a": float("nan")})
     with pytest.raises(TypeError), whole_file(path) as file:
-        file.write("a text where bytes are wanted")
+        file.write("a text where bytes are expected")
     assert read_json(path) == {"a": 1}
     assert os.listdir(path.parent) == ["value.json"]
 

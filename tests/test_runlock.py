@@ -70,14 +70,14 @@ def test_a_holder_on_another_host_that_gives_signs_of_life_keeps_it(tmp_path: Pa
         while not ended.wait(0.05):
             os.utime(path, ns=(time.time_ns(), time.time_ns()))
 
-    heart = threading.Thread(target=beat)
-    heart.start()
+    heartbeat = threading.Thread(target=beat)
+    heartbeat.start()
     try:
         with pytest.raises(ConfigError, match="process 7 on elsewhere"):
             hold_run(tmp_path, silent_s=5.0).__enter__()
     finally:
         ended.set()
-        heart.join()
+        heartbeat.join()
     assert json.loads(path.read_text())["pid"] == 7, "the holder's name stays"
 
 

@@ -113,5 +113,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 1 <= value < 86400:
-        raise argparse.ArgumentTypeError(f"got '{text}', wanted a number of seconds from 1 to 86400")
+        raise argparse.ArgumentTypeError(f"got '{text}', expected a number of seconds from 1 to 86400")
     return value

@@ -208,7 +208,7 @@ def _launched(run: RunDirectory, stage: str) -> dict[str, Any]:
 
 
 def _of_trained_encoder(result: dict[str, Any] | None) -> bool:
-    """False for an evaluation that drew the encoder anew: that is a baseline, not what the point reached."""
+    """False for an evaluation that drew the encoder again: that is a baseline, not what the point reached."""
     return ((result or {}).get("settings") or {}).get("initialisation") != "random"
 
 
@@ -253,7 +253,7 @@ def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
         problems.append(str(error))
         return None
     if not isinstance(found, dict):
-        problems.append(f"{path} is damaged: wanted a mapping, got {type(found).__name__}")
+        problems.append(f"{path} is damaged: expected a mapping, got {type(found).__name__}")
         return None
     return found
 

@@ -25,7 +25,7 @@ from eval.metrics import classifier_numbers
 from eval.result import EvaluationError
 from eval.subject import Subject
 from eval.tasks.finetune import network_path
-from eval.training import Classroom, Curves, Loss, Rates, label_loss, open_classroom
+from eval.training import Curves, Loss, Rates, Trainer, label_loss, open_trainer
 from pretrain.config import EncoderConfig
 
 SMALLEST_WIDTH = 0.125  # 8 channels in the first stage
@@ -41,15 +41,15 @@ def evaluate_distill(subject: Subject, config: DistillConfig) -> dict[str, Any]:
     """Train the student, measure it and its teacher, and keep it beside the result."""
     path = config.teacher or find_teacher(subject, config.label_fraction)
     teacher = read_network(path)
-    with open_classroom(subject, config) as classroom:
+    with open_trainer(subject, config) as trainer:
         told_apart = teacher.module.classifier.out_features
-        if told_apart != classroom.classes:
+        if told_apart != trainer.classes:
             raise EvaluationError(
-                f"{path} tells {told_apart} classes apart, {subject.source.directory} has {classroom.classes}"
+                f"{path} tells {told_apart} classes apart, {subject.source.directory} has {trainer.classes}"
             )
-        measured = _Lesson(subject, config, teacher, classroom).measure()
+        measured = _Distillation(subject, config, teacher, trainer).measure()
     measured["teacher"]["file"] = str(path)
-    return subject.write(measured, data=classroom.data, inputs=[path, *subject.source.manifests()])
+    return subject.write(measured, data=trainer.data, inputs=[path, *subject.source.manifests()])
 
 
 def find_teacher(subject: Subject, label_fraction: float) -> Path:
@@ -66,35 +66,35 @@ def find_teacher(subject: Subject, label_fraction: float) -> Path:
             f"run `python -m eval finetune` with label_fractions=[{label_fraction:g}] first, or set teacher=FILE"
         )
     if len(found) > 1:
-        raise EvaluationError(f"which teacher? wanted teacher= one of {', '.join(map(str, found))}")
+        raise EvaluationError(f"which teacher? expected teacher= one of {', '.join(map(str, found))}")
     return found[0]
 
 
 def student_config(config: DistillConfig, teacher: EncoderConfig) -> EncoderConfig:
-    """The student's encoder: as wanted, else the teacher's at half its width."""
+    """The student's encoder: as expected, else the teacher's at half its width."""
     if config.student is not None:
         return config.student
     return teacher.model_copy(update={"width": max(teacher.width / 2, min(SMALLEST_WIDTH, teacher.width))})
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class _Distillation:
     """What teaching a student needs."""
 
     subject: Subject
     config: DistillConfig
     teacher: StoredNetwork
-    classroom: Classroom
+    trainer: Trainer
 
     def measure(self) -> dict[str, Any]:
         config, device, stopwatch = self.config, self.subject.device, self.subject.stopwatch
         encoder = student_config(config, self.teacher.encoder)
         teacher = self.teacher.module.to(device).eval().requires_grad_(False)
-        teacher_NK, y_N = self.classroom.test_logits(teacher)
+        teacher_NK, y_N = self.trainer.test_logits(teacher)
         teacher_top1 = classifier_numbers(teacher_NK, y_N)["top1"]
         stopwatch.lap("teacher")
-        student, curves, steps = self._taught(encoder, self.classroom.train.index_N, config.epochs, self._loss(teacher))
-        student_NK, y_N = self.classroom.test_logits(student)
+        student, curves, steps = self._taught(encoder, self.trainer.train.index_N, config.epochs, self._loss(teacher))
+        student_NK, y_N = self.trainer.test_logits(student)
         numbers = classifier_numbers(student_NK, y_N)
         curves.test_loss[-1], curves.test_top1[-1] = numbers["test_loss"], numbers["top1"]
         stopwatch.lap("student")
@@ -115,7 +115,7 @@ class _Lesson:
             "agreement": 100 * float((student_NK.argmax(1) == teacher_NK.argmax(1)).double().mean()),
             "labels_only": self._labels_only(encoder, steps) if config.labels_only else None,
             "temperature": config.temperature,
-            "images": len(self.classroom.train.index_N),
+            "images": len(self.trainer.train.index_N),
             "epochs": config.epochs,
             "curves": curves.to_json(),
             "reported": "last epoch",
@@ -126,7 +126,7 @@ class _Lesson:
         labelled_n = self.teacher.labelled_n
         per_epoch = max(1, len(labelled_n) // min(self.config.training.batch_size, len(labelled_n)))
         network, curves, _ = self._taught(encoder, labelled_n, max(1, round(steps / per_epoch)), label_loss)
-        numbers = classifier_numbers(*self.classroom.test_logits(network))
+        numbers = classifier_numbers(*self.trainer.test_logits(network))
         self.subject.stopwatch.lap("labels only")
         return {
             **numbers,
@@ -139,15 +139,15 @@ class _Lesson:
     def _taught(self, encoder: EncoderConfig, index_n: Tensor, epochs: int, loss: Loss) -> tuple[Network, Curves, int]:
         """(the student after its last epoch, its curves, its steps)."""
         config = self.config
-        network = new_network(new_encoder(encoder, seed=config.seed), self.classroom.classes, seed=config.seed)
+        network = new_network(new_encoder(encoder, seed=config.seed), self.trainer.classes, seed=config.seed)
         network = network.to(self.subject.device)
         rates = Rates(config.learning_rate, config.learning_rate, config.weight_decay)
         title = f"student on {len(index_n)} images"
-        curves, steps = self.classroom.teach(network, index_n, rates, epochs=epochs, title=title, loss=loss)
+        curves, steps = self.trainer.teach(network, index_n, rates, epochs=epochs, title=title, loss=loss)
         if curves.diverged:
             raise EvaluationError(
                 f"the student diverged in epoch {len(curves.epoch)} at learning_rate {config.learning_rate:g}; "
-                "wanted a smaller one"
+                "expected a smaller one"
             )
         return network, curves, steps
 

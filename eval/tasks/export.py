@@ -77,7 +77,7 @@ def read_exported_encoder(path: Path) -> tuple[Encoder, EncoderConfig]:
         raise EvaluationError(f"{path} cannot be read as safetensors ({error}); export the encoder again") from error
     if metadata.get("format") != FORMAT:
         said = metadata.get("format", "nothing")
-        raise EvaluationError(f"{path} is not an encoder of this project: it calls itself {said}, wanted {FORMAT}")
+        raise EvaluationError(f"{path} is not an encoder of this project: it calls itself {said}, expected {FORMAT}")
     try:
         config = validate(EncoderConfig, json.loads(metadata["encoder"]), f"encoder in {path}")
         encoder = new_encoder(config, seed=0)

@@ -29,7 +29,7 @@ from eval.result import EvaluationError, digests
 from eval.shared_features import share_split
 from eval.subject import Subject
 from eval.tasks.probe import measure_linear
-from eval.training import Classroom, Curves, Rates, open_classroom
+from eval.training import Curves, Rates, Trainer, open_trainer
 from pretrain.dist import agree_on
 from pretrain.rundir import read_json, write_json
 
@@ -43,8 +43,8 @@ NAMES = {
 
 def evaluate_finetune(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
     """Every row of the table, each kept as soon as it is measured, and the result once all are there."""
-    with open_classroom(subject, config) as classroom:
-        bench = _Bench(subject, config, classroom)
+    with open_trainer(subject, config) as trainer:
+        bench = _Bench(subject, config, trainer)
         rows = [
             bench.row(method, initialisation, fraction)
             for initialisation, method in product(config.initialisations, config.methods)
@@ -52,7 +52,7 @@ def evaluate_finetune(subject: Subject, config: FinetuneConfig) -> dict[str, Any
         ]
     return subject.write(
         {"rows": rows, "reported": "last epoch"},
-        data={**classroom.data, "features": subject.encoder.config.encoder.feature_width},
+        data={**trainer.data, "features": subject.encoder.config.encoder.feature_width},
     )
 
 
@@ -62,7 +62,7 @@ class _Bench:
 
     subject: Subject
     config: FinetuneConfig
-    classroom: Classroom
+    trainer: Trainer
 
     def row(self, method: str, initialisation: Initialisation, fraction: float) -> dict[str, Any]:
         """One cell of the table; one that an earlier, interrupted start has measured is read."""
@@ -72,7 +72,7 @@ class _Bench:
         world, known = self.subject.world, _read_row(path, of)
         if agree_on(world, int(known is not None)):
             return known or {}  # the first rank has it
-        train = self.classroom.train
+        train = self.trainer.train
         chosen_n = balanced_subset(train.labels_N, train.index_N, fraction=fraction, seed=self.config.seed)
         labelled_n = train.index_N[chosen_n]
         if method == "linear":
@@ -108,7 +108,7 @@ class _Bench:
         test = load_features(run, source, config.test_split, device=device)
         labelled = train.of_images(labelled_n.to(device))
         settings = LinearConfig(l2=config.l2, held_out_fraction=config.held_out_fraction, seed=config.seed)
-        measured = measure_linear(labelled, test, settings, classes=self.classroom.classes)
+        measured = measure_linear(labelled, test, settings, classes=self.trainer.classes)
         return {key: value for key, value in measured.items() if key != "protocol"}
 
     def _finetune(self, encoder: FrozenEncoder, labelled_n: Tensor, fraction: float) -> dict[str, Any]:
@@ -118,9 +118,9 @@ class _Bench:
         if curves.diverged:
             raise EvaluationError(
                 f"fine-tuning with {len(labelled_n)} labels diverged in epoch {len(curves.epoch)} with "
-                f"encoder_learning_rates {rates.encoder:g} and head_learning_rates {rates.head:g}; wanted smaller ones"
+                f"encoder_learning_rates {rates.encoder:g} and head_learning_rates {rates.head:g}; expected smaller"
             )
-        numbers = classifier_numbers(*self.classroom.test_logits(network))
+        numbers = classifier_numbers(*self.trainer.test_logits(network))
         curves.test_loss[-1], curves.test_top1[-1] = numbers["test_loss"], numbers["top1"]
         if config.keep_networks and self.subject.world.is_first:
             about = {"initialisation": encoder.initialisation, "label_fraction": fraction, "top1": numbers["top1"]}
@@ -150,29 +150,29 @@ class _Bench:
         if held_out_n.all() or not held_out_n.any():
             raise EvaluationError(
                 f"{len(labelled_n)} labelled images are too few to hold out a fraction of {config.held_out_fraction}; "
-                "wanted more labels, or single values for the learning rates and the weight decay"
+                "expected more labels, or single values for the learning rates and the weight decay"
             )
         grid = []
         for rates in settings:
             network, curves = self._trained(encoder, labelled_n[~held_out_n], rates, epochs)
             held_out: dict[str, Any] = {"held_out": None, "held_out_loss": None}
             if not curves.diverged:
-                logits_NK, labels_N = self.classroom.logits(network, self.classroom.train, labelled_n[held_out_n])
+                logits_NK, labels_N = self.trainer.logits(network, self.trainer.train, labelled_n[held_out_n])
                 held_out["held_out"] = accuracy_percent(logits_NK, labels_N)
                 held_out["held_out_loss"] = mean_loss(logits_NK, labels_N)
             grid.append({**_settings(rates), **held_out, "train_loss": curves.train_loss[-1]})
         finite = [i for i, row in enumerate(grid) if row["held_out"] is not None]
         if not finite:
-            raise EvaluationError("fine-tuning diverged at every learning rate of the grid; wanted smaller ones")
+            raise EvaluationError("fine-tuning diverged at every learning rate of the grid; expected smaller ones")
         best = max(finite, key=lambda i: grid[i]["held_out"])  # the first of equals
         return settings[agree_on(self.subject.world, best)], grid
 
     def _trained(
         self, encoder: FrozenEncoder, labelled_n: Tensor, rates: Rates, epochs: int, *, watched: bool = False
     ) -> tuple[Network, Curves]:
-        network = new_network(encoder.module, self.classroom.classes, seed=self.config.seed).to(self.subject.device)
+        network = new_network(encoder.module, self.trainer.classes, seed=self.config.seed).to(self.subject.device)
         title = f"fine-tuning on {len(labelled_n)} labels"
-        curves, _ = self.classroom.teach(network, labelled_n, rates, epochs=epochs, title=title, watched=watched)
+        curves, _ = self.trainer.teach(network, labelled_n, rates, epochs=epochs, title=title, watched=watched)
         return network, curves
 
 

@@ -102,7 +102,7 @@ def fit_heads(
     curves = _curves(history, full[chosen])
     if curves.diverged:
         raise EvaluationError(
-            f"the linear classifier diverged at learning rate {settings[chosen][0]:g}; wanted a smaller one"
+            f"the linear classifier diverged at learning rate {settings[chosen][0]:g}; expected a smaller one"
         )
     return {
         **classifier_numbers(heads.logits(full[chosen], test_x_ME), test_y_M),
@@ -204,7 +204,7 @@ def _lookup(train: Features, held_out_N: Tensor | None) -> Tensor | None:
 def _best(grid: list[dict[str, Any]]) -> int:
     finite = [i for i, row in enumerate(grid) if row["held_out"] is not None]
     if not finite:
-        raise EvaluationError("every linear classifier of the grid diverged; wanted smaller learning rates")
+        raise EvaluationError("every linear classifier of the grid diverged; expected smaller learning rates")
     return max(finite, key=lambda i: grid[i]["held_out"])  # the first of equals
 
 

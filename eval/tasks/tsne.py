@@ -53,7 +53,7 @@ def uniformity(x_ND: Tensor) -> float:
     """
     images = len(x_ND)
     if images < 2:
-        raise ValueError(f"uniformity: got {images} images, wanted at least 2")
+        raise ValueError(f"uniformity: got {images} images, expected at least 2")
     unit_ND = normalize(x_ND.double(), dim=1)
     total = 0.0
     for rows_nD in torch.split(unit_ND, ROWS_AT_ONCE):
@@ -98,7 +98,7 @@ def evaluate_tsne(subject: Subject, config: TsneConfig) -> dict[str, Any]:
             images = smaller
         if len(images.index_N) <= config.perplexity:
             raise EvaluationError(
-                f"perplexity: got {config.perplexity:g}, wanted less than the {len(images.index_N)} images shown"
+                f"perplexity: got {config.perplexity:g}, expected less than the {len(images.index_N)} images shown"
             )
         rows: list[dict[str, Any]] = []
         with progress_bar("pictures", "checkpoints") as advance:

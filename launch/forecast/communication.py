@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import assert_never
 
-from launch.forecast.model_size import NetworkSize
+from launch.forecast.model_size import ModelSize
 from launch.plan.targets import Hardware
 from pretrain.config import PretrainConfig
 from pretrain.objectives.config import (
@@ -74,7 +74,7 @@ class Links:
 
 
 def communication(
-    config: PretrainConfig, size: NetworkSize, links: Links, *, global_batch_size: int, micro_batches: int
+    config: PretrainConfig, size: ModelSize, links: Links, *, global_batch_size: int, micro_batches: int
 ) -> StepTimes:
     """Seconds that a step of ``global_batch_size`` images communicates on ``links``."""
     if links.ranks == 1:
@@ -105,7 +105,7 @@ def _loss_times(config: PretrainConfig, links: Links, rows: int, width: int) -> 
             assert_never(config.objective)
 
 
-def _norm_time(config: PretrainConfig, size: NetworkSize, links: Links) -> float:
+def _norm_time(config: PretrainConfig, size: ModelSize, links: Links) -> float:
     """Gathers of (2 C + 1) numbers of each rank in the forward of each norm, of 2 C in its backward.
 
     Gradient caching embeds everything twice; micro-batches are the caller's to count.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launch.forecast.communication import Links, StepTimes, communication
-from launch.forecast.model_size import NetworkSize, network_size
+from launch.forecast.model_size import ModelSize, model_size
 from launch.plan.graph import StudyPoint
 from launch.plan.targets import Hardware, Target
 from launch.state import PointState
@@ -41,7 +41,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Preflight:
+class Forecast:
     """What is predicted for one point on its target.
 
     micro_batches: of the plan; micro_batches_needed: the fewest that fit, None where none do. efficiency: share of a
@@ -58,9 +58,9 @@ class Preflight:
     efficiency: float | None
 
 
-def preflight(point: StudyPoint, target: Target, *, images_per_second: float | None) -> Preflight:
+def forecast(point: StudyPoint, target: Target, *, images_per_second: float | None) -> Forecast:
     """What is predicted for ``point``. images_per_second: of one GPU that waits for no other."""
-    config, plan, size = point.config, point.plan, network_size(point.config)
+    config, plan, size = point.config, point.plan, model_size(point.config)
     links = Links(target.hardware, plan.world_size, target.ranks_per_node)
     times = communication(
         config, size, links, global_batch_size=plan.global_batch_size, micro_batches=plan.micro_batches
@@ -70,7 +70,7 @@ def preflight(point: StudyPoint, target: Target, *, images_per_second: float | N
     if images_per_second is not None:
         efficiency = _efficiency(times, plan.batch_size_per_rank / images_per_second)
     gpu_seconds = point.images_seen / (images_per_second * efficiency) if images_per_second and efficiency else None
-    return Preflight(
+    return Forecast(
         global_batch_size=plan.global_batch_size,
         memory=memory,
         fits=memory.total <= usable_bytes(target.hardware),
@@ -82,7 +82,7 @@ def preflight(point: StudyPoint, target: Target, *, images_per_second: float | N
     )
 
 
-def memory_of(config: PretrainConfig, plan: TrainPlan, size: NetworkSize, *, micro_batches: int) -> Memory:
+def memory_of(config: PretrainConfig, plan: TrainPlan, size: ModelSize, *, micro_batches: int) -> Memory:
     """Bytes on one rank when its batch is worked through in ``micro_batches`` parts."""
     views = plan.batch_size_per_rank * config.augmentation.number_of_views
     kept_bytes = 2 if config.precision.autocast == "bf16" else FLOAT_BYTES
@@ -102,7 +102,7 @@ def usable_bytes(hardware: Hardware) -> float:
     return hardware.gpu_memory_gb * 1e9 * (1 - RESERVED_FRACTION)
 
 
-def micro_batches_needed(config: PretrainConfig, plan: TrainPlan, size: NetworkSize, hardware: Hardware) -> int | None:
+def micro_batches_needed(config: PretrainConfig, plan: TrainPlan, size: ModelSize, hardware: Hardware) -> int | None:
     """The fewest equal parts of the global batch with which it fits; None where one image of each rank is too much."""
     per_rank = plan.batch_size_per_rank
     for parts in range(1, per_rank + 1):
@@ -138,7 +138,7 @@ def weak_scaling(point: StudyPoint, target: Target, *, images_per_second: float)
 
     It is a prediction of speed alone: on each row the global batch, and so the experiment, is another one.
     """
-    config, size, hardware = point.config, network_size(point.config), target.hardware
+    config, size, hardware = point.config, model_size(point.config), target.hardware
     per_rank = point.plan.batch_size_per_rank
     alone = per_rank / images_per_second
     rows = []
@@ -156,7 +156,7 @@ def weak_scaling(point: StudyPoint, target: Target, *, images_per_second: float)
     return rows
 
 
-def _loss_seconds(config: PretrainConfig, size: NetworkSize, hardware: Hardware, per_rank: int, batch: int) -> float:
+def _loss_seconds(config: PretrainConfig, size: ModelSize, hardware: Hardware, per_rank: int, batch: int) -> float:
     """Seconds for a contrastive loss and its gradient: 2.5 products of (2B, D) with (D, 2G)."""
     if not isinstance(config.objective, SimCLRConfig | DCLConfig):
         return 0.0

@@ -44,7 +44,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class NetworkSize:
+class ModelSize:
     """Of everything that is trained. Elements are those of one view of one image.
 
     target_parameters: of a copy that follows by moving average. norm_channels: of each batch norm, in the forward;
@@ -59,13 +59,13 @@ class NetworkSize:
     embedding_width: int
 
 
-def network_size(config: PretrainConfig) -> NetworkSize:
+def model_size(config: PretrainConfig) -> ModelSize:
     """Size of the encoder and the heads of ``config``; a classifier on labels counts as nothing."""
-    return _network_size(config.encoder, config.objective, config.augmentation.crop_size_px)
+    return _model_size(config.encoder, config.objective, config.augmentation.crop_size_px)
 
 
 @functools.lru_cache(maxsize=64)
-def _network_size(encoder: EncoderConfig, objective: ObjectiveConfig, size: int) -> NetworkSize:
+def _model_size(encoder: EncoderConfig, objective: ObjectiveConfig, size: int) -> ModelSize:
     trunk = list(encoder_layers(encoder, size))
     heads = _heads(objective, encoder.feature_width)
     trained = [*trunk, *(layer for head in heads for layer in head)]
@@ -73,7 +73,7 @@ def _network_size(encoder: EncoderConfig, objective: ObjectiveConfig, size: int)
     target = [*trunk, *heads[0]] if isinstance(objective, BYOLConfig) else []
     norms = [layer.width_out for layer in trained if layer.norm]
     pooled = encoder.feature_width
-    return NetworkSize(
+    return ModelSize(
         parameters=sum(layer.parameters for layer in trained),
         target_parameters=sum(layer.parameters for layer in target),
         kept_elements=3 * size * size

@@ -1,4 +1,4 @@
-"""The preflight of a study as tables for a person. Torch-free."""
+"""The forecast of a study as tables for a person. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from launch.forecast.forecast import Preflight, measured_rate, preflight, usable_bytes, weak_scaling
+from launch.forecast.forecast import Forecast, forecast, measured_rate, usable_bytes, weak_scaling
 from launch.plan.graph import StudyGraph
 from launch.plan.targets import Hardware, LocalTarget, Target, visible_gpus
 from launch.state import PointState
@@ -23,7 +23,7 @@ def preflight_views(graph: StudyGraph, states: list[PointState]) -> Iterator[Ren
     hardware = target.hardware
     measured = measured_rate(states)
     rate = hardware.images_per_second or measured
-    found = {point.entry.name: preflight(point, target, images_per_second=rate) for point in graph.points}
+    found = {point.entry.name: forecast(point, target, images_per_second=rate) for point in graph.points}
     yield _table(found, hardware)
     yield from _remarks(found, hardware)
     if rate is None:
@@ -41,7 +41,7 @@ def _has_gpus(target: Target) -> bool:
     return getattr(target, "gpus", 1) > 0 or "hardware" in target.model_fields_set
 
 
-def _table(found: dict[str, Preflight], hardware: Hardware) -> Grid:
+def _table(found: dict[str, Forecast], hardware: Hardware) -> Grid:
     table = make_table(
         "memory and time on one GPU",
         "activations",
@@ -74,7 +74,7 @@ def _table(found: dict[str, Preflight], hardware: Hardware) -> Grid:
     return table
 
 
-def _remarks(found: dict[str, Preflight], hardware: Hardware) -> Iterator[str]:
+def _remarks(found: dict[str, Forecast], hardware: Hardware) -> Iterator[str]:
     for name, one in found.items():
         if one.fits:
             continue
@@ -88,7 +88,7 @@ def _remarks(found: dict[str, Preflight], hardware: Hardware) -> Iterator[str]:
             )
 
 
-def _part(found: dict[str, Preflight], name: str) -> int:
+def _part(found: dict[str, Forecast], name: str) -> int:
     one = found[name]
     assert one.micro_batches_needed is not None, "asked only where some number of micro-batches fits"
     return one.global_batch_size // one.micro_batches_needed

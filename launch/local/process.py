@@ -43,7 +43,7 @@ class RunningJob:
         self.job = job
         self.started = time.time()
         self._stopping = False
-        self._family: list[int] = []
+        self._descendants: list[int] = []
         self._outcome: Outcome | None = None
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
@@ -69,7 +69,7 @@ class RunningJob:
         return self._outcome
 
     def _end(self, status: int) -> Outcome:
-        self._kill_family()
+        self._kill_descendants()
         missing = self.job.result is not None and not self.job.result.is_file()
         if not missing and status == 0:
             state = "finished"
@@ -86,20 +86,20 @@ class RunningJob:
     def ask_to_stop(self) -> None:
         """SIGTERM to its process group: a run saves a checkpoint and ends."""
         self._stopping = True
-        self._family = descendants(self._process.pid)
+        self._descendants = descendants(self._process.pid)
         _signal_group(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to it and all that it started, in whatever group (torchrun gives each rank one of its own)."""
         self._stopping = True
-        self._family = [*descendants(self._process.pid), *self._family]
+        self._descendants = [*descendants(self._process.pid), *self._descendants]
         _signal_group(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._kill_family()
+        self._kill_descendants()
 
-    def _kill_family(self) -> None:
+    def _kill_descendants(self) -> None:
         """End what a stopped job left behind: nothing, where it stopped in good order."""
-        for pid in self._family:
+        for pid in self._descendants:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 

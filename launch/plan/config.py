@@ -42,10 +42,10 @@ class QuestionConfig(Section):
     @model_validator(mode="after")
     def _axes(self) -> QuestionConfig:
         if not self.grid and not self.zip:
-            raise ValueError("varies nothing; wanted grid: {key: [values]} or zip: {key: [values]}")
+            raise ValueError("varies nothing; expected grid: {key: [values]} or zip: {key: [values]}")
         both = sorted(set(self.grid) & set(self.zip))
         if both:
-            raise ValueError(f"{', '.join(both)} is in grid and in zip; wanted one of them")
+            raise ValueError(f"{', '.join(both)} is in grid and in zip; expected one of them")
         lengths = {key: len(values) for key, values in self.zip.items()}
         if len(set(lengths.values())) > 1:
             given = ", ".join(f"{key} has {length}" for key, length in lengths.items())
@@ -88,7 +88,7 @@ class StudyConfig(Section):
     @classmethod
     def _distinct(cls, value: list[int]) -> list[int]:
         if len(set(value)) < len(value):
-            raise ValueError(f"got {value}, wanted different seeds")
+            raise ValueError(f"got {value}, expected different seeds")
         return value
 
     @model_validator(mode="after")
@@ -98,7 +98,7 @@ class StudyConfig(Section):
         if twice:
             raise ValueError(f"the name {', '.join(twice)} is used twice among questions and baselines")
         if not names:
-            raise ValueError("has no points; wanted at least one of questions or baselines")
+            raise ValueError("has no points; expected at least one of questions or baselines")
         return self
 
     @property
@@ -115,7 +115,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """
     file = path / STUDY_FILE if path.is_dir() else path
     if path.is_dir() and not file.is_file():
-        raise ConfigError(str(path), [Problem("", f"is not a study: it has no {STUDY_FILE}; wanted a study's YAML")])
+        raise ConfigError(str(path), [Problem("", f"is not a study: it has no {STUDY_FILE}; expected a study's YAML")])
     data = _with_target(read_yaml(file), file.parent)
     if isinstance(data.get("base"), str):
         data["base"] = str(file.parent / data["base"])
@@ -144,7 +144,7 @@ def _with_changes(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
     for override in overrides:
         key, equals, text = override.removeprefix("set.").partition("=")
         if not key or not equals:
-            raise ConfigError("command line", [Problem(override, "wanted set.section.key=value, e.g. set.epochs=2")])
+            raise ConfigError("command line", [Problem(override, "expected set.section.key=value, e.g. set.epochs=2")])
         changes.pop(key, None)
         changes[key] = parse_yaml(text, override)
     return {**data, "set": changes} if overrides else data

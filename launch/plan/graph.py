@@ -13,7 +13,7 @@ from eval.config import evaluation_config, evaluation_fingerprint
 from eval.study_manifest import FILE_NAME, Baseline, Curve, Point, Probe, Question, StudyManifest, read_manifest
 from launch.plan.command_lines import command_line, training_command
 from launch.plan.config import Changes, QuestionConfig, StudyConfig
-from launch.plan.points import PlannedPoint, Wish, plan_points, short_value, wishes
+from launch.plan.points import PlannedPoint, PointRequest, plan_points, point_requests, short_value
 from pretrain.config import PretrainConfig
 from pretrain.configio import flatten, parse_yaml, read_yaml
 from pretrain.errors import ConfigError, Problem, did_you_mean
@@ -58,7 +58,7 @@ def build_graph(study: StudyConfig, source: str) -> StudyGraph:
     Runs that mean the same result are one point. Raises ConfigError with every problem of every point.
     """
     base = read_yaml(study.base)
-    asked = wishes(study)
+    asked = point_requests(study)
     planned, problems = plan_points(base, asked, target=study.target, source=source)
     problems += _axis_problems(study, asked, planned)
     probes, probe_problems = _probes(study)
@@ -68,7 +68,7 @@ def build_graph(study: StudyConfig, source: str) -> StudyGraph:
     done = [point for point in planned if point is not None]
     points = _points(study, done)
     names = {point.entry.fingerprint: point.entry.name for point in points}
-    placed = [(wish, point, names[point.plan.fingerprint]) for wish, point in zip(asked, done, strict=True)]
+    placed = [(request, point, names[point.plan.fingerprint]) for request, point in zip(asked, done, strict=True)]
     source, base_name = _origin(study, source)
     manifest = StudyManifest(
         name=study.name,
@@ -82,7 +82,7 @@ def build_graph(study: StudyConfig, source: str) -> StudyGraph:
             Baseline(
                 name=baseline.name,
                 title=baseline.title,
-                points=tuple(name for wish, _, name in placed if wish.owner == f"baselines.{baseline.name}"),
+                points=tuple(name for request, _, name in placed if request.owner == f"baselines.{baseline.name}"),
             )
             for baseline in study.baselines
         ),
@@ -136,13 +136,13 @@ def _origin(study: StudyConfig, source: str) -> tuple[str, str]:
     return source, str(study.base)
 
 
-def _question(question: QuestionConfig, placed: Sequence[tuple[Wish, PlannedPoint, str]]) -> Question:
+def _question(question: QuestionConfig, placed: Sequence[tuple[PointRequest, PlannedPoint, str]]) -> Question:
     curves: dict[str, dict[tuple[float, str], None]] = {}
-    own = [point for wish, point, _ in placed if wish.owner == f"questions.{question.name}"]
+    own = [point for request, point, _ in placed if request.owner == f"questions.{question.name}"]
     named = question.x_scale == "category"
     categories = list(dict.fromkeys(short_value(_value(question.x, point)) for point in own)) if named else []
-    for wish, point, name in placed:
-        if wish.owner == f"questions.{question.name}":
+    for request, point, name in placed:
+        if request.owner == f"questions.{question.name}":
             label = ""
             if question.lines is not None:
                 label = f"{question.lines.rpartition('.')[2]} = {short_value(_value(question.lines, point))}"
@@ -164,29 +164,33 @@ def _question(question: QuestionConfig, placed: Sequence[tuple[Wish, PlannedPoin
     )
 
 
-def _axis_problems(study: StudyConfig, asked: Sequence[Wish], planned: Sequence[PlannedPoint | None]) -> list[Problem]:
+def _axis_problems(
+    study: StudyConfig, asked: Sequence[PointRequest], planned: Sequence[PlannedPoint | None]
+) -> list[Problem]:
     """What is wrong with the keys that the questions are drawn over: unknown ones, and values that are no numbers."""
     problems = []
     for question in study.questions:
         pairs = zip(asked, planned, strict=True)
-        own = [p for wish, p in pairs if p is not None and wish.owner == f"questions.{question.name}"]
+        own = [p for request, p in pairs if p is not None and request.owner == f"questions.{question.name}"]
         for role, key in (("x", question.x), ("lines", question.lines)):
             if key is None or not own:
                 continue
             where = f"questions.{question.name}.{role}"
             valid = [*PLAN_NUMBERS, *flatten(own[0].config.model_dump(mode="json"))]
             if any(_value(key, point) is _UNKNOWN for point in own):
-                known = f"wanted a dotted configuration key or one of {', '.join(PLAN_NUMBERS)}"
+                known = f"expected a dotted configuration key or one of {', '.join(PLAN_NUMBERS)}"
                 problems.append(Problem(where, f"got '{key}'{did_you_mean(key, valid)}; {known}"))
                 continue
             if question.x_scale == "category":
                 continue
             odd = [value for point in own if not _is_number(value := _value(key, point))]
             if role == "x" and odd:
-                wanted = f"wanted x_scale: category, or numbers, such as the plan's: {', '.join(PLAN_NUMBERS)}"
+                wanted = f"expected x_scale: category, or numbers, such as the plan's: {', '.join(PLAN_NUMBERS)}"
                 problems.append(Problem(where, f"'{key}' is {odd[0]!r} at some point, {wanted}"))
             elif role == "x" and question.x_scale != "linear" and min(_value(key, point) for point in own) <= 0:
-                problems.append(Problem(where, f"'{key}' is not positive at some point; wanted x_scale: linear for it"))
+                problems.append(
+                    Problem(where, f"'{key}' is not positive at some point; expected x_scale: linear for it")
+                )
     return problems
 
 

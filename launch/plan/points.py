@@ -21,7 +21,7 @@ BATCH_OF_ONE_GPU = ("batch_size", "batch_size_per_gpu", "batch_size_per_rank", "
 
 
 @dataclass(frozen=True)
-class Wish:
+class PointRequest:
     """A point that a question or a baseline asks for.
 
     owner: who asks, e.g. ``questions.batch_size``.
@@ -50,17 +50,17 @@ class PlannedPoint:
     settings: Changes
 
 
-def wishes(study: StudyConfig) -> list[Wish]:
+def point_requests(study: StudyConfig) -> list[PointRequest]:
     """Every point that ``study`` asks for, questions first; the same run may be asked for many times."""
     found = []
     for question in study.questions:
         for varied in combinations(question):
             changes = {**study.set, **question.set, **varied}
             what = ",".join(f"{short_key(key)}={short_value(value)}" for key, value in varied.items())
-            found += [Wish(f"questions.{question.name}", changes, what, seed) for seed in study.seeds]
+            found += [PointRequest(f"questions.{question.name}", changes, what, seed) for seed in study.seeds]
     for baseline in study.baselines:
         changes = {**study.set, **baseline.set}
-        found += [Wish(f"baselines.{baseline.name}", changes, baseline.name, seed) for seed in study.seeds]
+        found += [PointRequest(f"baselines.{baseline.name}", changes, baseline.name, seed) for seed in study.seeds]
     return found
 
 
@@ -74,28 +74,30 @@ def combinations(question: QuestionConfig) -> Iterator[Changes]:
 
 
 def plan_points(
-    base: Mapping[str, Any], asked: Sequence[Wish], *, target: Target, source: str
+    base: Mapping[str, Any], asked: Sequence[PointRequest], *, target: Target, source: str
 ) -> tuple[list[PlannedPoint | None], list[Problem]]:
-    """(the planned point of every wish, None where it cannot be; every problem once, with who has it)."""
+    """(the planned point of every request, None where it cannot be; every problem once, with who has it)."""
     planned: list[PlannedPoint | None] = []
     before = _base_settings(base)
-    found: dict[tuple[str, str], list[Wish]] = {}
-    for wish in asked:
+    found: dict[tuple[str, str], list[PointRequest]] = {}
+    for request in asked:
         try:
-            planned.append(_plan_point(base, before, wish, target=target, source=source))
+            planned.append(_plan_point(base, before, request, target=target, source=source))
         except ConfigError as error:
             planned.append(None)
             for problem in error.problems:
-                found.setdefault((problem.where, problem.message), []).append(wish)
+                found.setdefault((problem.where, problem.message), []).append(request)
     return planned, [_shared_problem(*key, having, asked) for key, having in found.items()]
 
 
-def _plan_point(base: Mapping[str, Any], before: Changes, wish: Wish, *, target: Target, source: str) -> PlannedPoint:
+def _plan_point(
+    base: Mapping[str, Any], before: Changes, request: PointRequest, *, target: Target, source: str
+) -> PlannedPoint:
     data = deep_copy(base)
     problems = []
-    for key, value in {**wish.changes, "seed": wish.seed}.items():
+    for key, value in {**request.changes, "seed": request.seed}.items():
         if key.rpartition(".")[2] in BATCH_OF_ONE_GPU:
-            wanted = "wanted global_batch_size: a change of GPUs must not change it, and with it the experiment"
+            wanted = "expected global_batch_size: a change of GPUs must not change it, and with it the experiment"
             problems.append(Problem(key, f"is the batch of one GPU; {wanted}"))
             continue
         try:
@@ -109,7 +111,7 @@ def _plan_point(base: Mapping[str, Any], before: Changes, wish: Wish, *, target:
     plan = make_plan(
         config, images=images, world_size=target.ranks, ranks_per_node=target.ranks_per_node, source=source
     )
-    return PlannedPoint(wish.label, config, plan, _differences(before, config))
+    return PlannedPoint(request.label, config, plan, _differences(before, config))
 
 
 def _images(data: DataConfig, source: str) -> int:
@@ -141,17 +143,17 @@ def _differences(before: Changes, config: PretrainConfig) -> Changes:
     return {key: value for key, value in after.items() if key != "seed" and before.get(key, ...) != value}
 
 
-def _shared_problem(where: str, message: str, having: Sequence[Wish], asked: Sequence[Wish]) -> Problem:
+def _shared_problem(where: str, message: str, having: Sequence[PointRequest], asked: Sequence[PointRequest]) -> Problem:
     """One problem with those who have it: everybody, whole questions, or single points."""
     if len(having) == len(asked):
         return Problem(where, message)
     owners = []
-    for owner in dict.fromkeys(wish.owner for wish in having):
-        mine = [wish for wish in having if wish.owner == owner]
-        if len(mine) == sum(wish.owner == owner for wish in asked):
+    for owner in dict.fromkeys(request.owner for request in having):
+        mine = [request for request in having if request.owner == owner]
+        if len(mine) == sum(request.owner == owner for request in asked):
             owners.append(owner)
         else:
-            owners.append(f"{owner} at {'; '.join(dict.fromkeys(wish.what for wish in mine))}")
+            owners.append(f"{owner} at {'; '.join(dict.fromkeys(request.what for request in mine))}")
     return Problem(f"{where} (in {', '.join(owners)})", message)
 
 

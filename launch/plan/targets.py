@@ -87,9 +87,9 @@ class TorchrunTarget(Section):
     @model_validator(mode="after")
     def _consistent(self) -> TorchrunTarget:
         if self.node_rank is not None and self.node_rank >= self.nodes:
-            raise ValueError(f"node_rank is {self.node_rank}, wanted 0 to {self.nodes - 1} with {self.nodes} nodes")
+            raise ValueError(f"node_rank is {self.node_rank}, expected 0 to {self.nodes - 1} with {self.nodes} nodes")
         if self.min_nodes is not None and (self.rendezvous == "static" or self.min_nodes > self.nodes):
-            raise ValueError(f"min_nodes is {self.min_nodes}, wanted at most {self.nodes}, and rendezvous: c10d")
+            raise ValueError(f"min_nodes is {self.min_nodes}, expected at most {self.nodes}, and rendezvous: c10d")
         _fits(self.evaluation_ranks, self.ranks_per_node, "ranks_per_node")
         return self
 
@@ -160,7 +160,7 @@ class SlurmTarget(Section):
     def _long_names(cls, value: dict[str, Any]) -> dict[str, Any]:
         wrong = [key for key in value if key.startswith("-") or "=" in key or not key]
         if wrong:
-            raise ValueError(f"got {', '.join(wrong)}, wanted long option names without dashes, e.g. exclude: n17")
+            raise ValueError(f"got {', '.join(wrong)}, expected long option names without dashes, e.g. exclude: n17")
         return value
 
     @model_validator(mode="after")
@@ -169,7 +169,7 @@ class SlurmTarget(Section):
         if limit_s < self.signal_delay_s + SIGNAL_EARLY_S:
             raise ValueError(
                 f"time_limit_min is {self.time_limit_min}, and signal_delay_s {self.signal_delay_s}: a run would be "
-                f"asked to stop as it starts; wanted a limit of at least {self.signal_delay_s + SIGNAL_EARLY_S} s"
+                f"asked to stop as it starts; expected a limit of at least {self.signal_delay_s + SIGNAL_EARLY_S} s"
             )
         if self.gpus and self.gpus < self.ranks_per_node:
             raise ValueError(
@@ -185,7 +185,7 @@ class SlurmTarget(Section):
 
 def _fits(evaluation_ranks: int, ranks: int, name: str) -> None:
     if evaluation_ranks > ranks:
-        raise ValueError(f"evaluation_ranks is {evaluation_ranks}, wanted at most {ranks}, as many as {name}")
+        raise ValueError(f"evaluation_ranks is {evaluation_ranks}, expected at most {ranks}, as many as {name}")
 
 
 Target = Annotated[LocalTarget | TorchrunTarget | SlurmTarget, Field(discriminator="name")]

@@ -40,8 +40,8 @@ class SlurmJob(Section):
     job_id: str | None = None  # 1234, or 1234_5 for an element of an array; null: not known to be submitted
     after: tuple[str, ...] = ()  # numbers of the jobs it waits for
     submitted: float  # seconds since 1970
-    # How it ended, once somebody has looked; "forgiven": a failure that no longer counts.
-    ending: Literal["finished", "failed", "stopped", "forgiven"] | None = None
+    # How it ended, once somebody has looked; "reset": a failure that no longer counts.
+    ending: Literal["finished", "failed", "stopped", "reset"] | None = None
 
 
 def read_jobs(directory: Path) -> list[SlurmJob]:
@@ -64,7 +64,7 @@ def latest(jobs: Sequence[SlurmJob]) -> dict[str, SlurmJob]:
 
 
 def attempts(jobs: Sequence[SlurmJob], key: str) -> int:
-    """How often the task has failed since it was last forgiven."""
+    """How often the task has failed since it was last reset."""
     return sum(job.key == key and job.ending == "failed" for job in jobs)
 
 

@@ -40,7 +40,7 @@ def _newest(
 def _said(job: SlurmJob, queue: Queue | None, place: Path) -> tuple[str, str, str]:
     """(state, nodes, note) of a job: how it ended, what squeue says, or what its files let one guess."""
     if job.ending is not None:
-        return ("failed" if job.ending == "forgiven" else job.ending), "", ""
+        return ("failed" if job.ending == "reset" else job.ending), "", ""
     if queue is None:
         return ("running" if job.stage == "train" and _shows_life(place) else "queued"), "", SILENT
     if job.job_id not in queue:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         findings = certify(config, world, ranks_per_node=per_node)
         if world.is_first:
             report(findings, config, world, time.perf_counter() - start, given.output)
-    return 0 if all(finding.passed for finding in findings) else 1
+    return 0 if all(result.passed for result in findings) else 1
 
 
 def _config(path: Path | None, overrides: list[str], ranks: int) -> PretrainConfig:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.certify.harness import (
-    Bench,
-    Finding,
+    CheckResult,
+    Harness,
     bounded,
     every_objective,
     flat,
@@ -26,45 +26,45 @@ from pretrain.collectives import Group, all_reduce_
 from pretrain.data.batch import Batch
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
-from pretrain.models.sync_batch_norm import share_batch_norm
+from pretrain.models.sync_batch_norm import synchronise_batch_norm
 from pretrain.objectives.base import Objective
 from pretrain.objectives.config import ObjectiveConfig
 
 TOLERANCE = 1e-9
 
 
-def gradient_findings(bench: Bench) -> list[Finding]:
-    """One finding for each objective, and one for gradient caching. Collective: every rank calls this."""
-    images = images_of(bench)
-    own = bench.config.objective
+def gradient_findings(harness: Harness) -> list[CheckResult]:
+    """One result for each objective, and one for gradient caching. Collective: every rank calls this."""
+    images = images_of(harness)
+    own = harness.config.objective
     others = [objective for objective in every_objective(images) if objective != own]
-    found = [_compare(bench, objective, title(objective), micro_batches=1) for objective in [own, *others]]
-    return [*found, _compare(bench, own, f"{own.name} in 2 micro-batches", micro_batches=2)]
+    found = [_compare(harness, objective, title(objective), micro_batches=1) for objective in [own, *others]]
+    return [*found, _compare(harness, own, f"{own.name} in 2 micro-batches", micro_batches=2)]
 
 
-def _compare(bench: Bench, config: ObjectiveConfig, subject: str, micro_batches: int) -> Finding:
-    images = images_of(bench)
-    start = in_float64(small_objective(config, bench.config.encoder, images=images, seed=bench.config.seed))
+def _compare(harness: Harness, config: ObjectiveConfig, subject: str, micro_batches: int) -> CheckResult:
+    images = images_of(harness)
+    start = in_float64(small_objective(config, harness.config.encoder, images=images, seed=harness.config.seed))
     batch = global_batch(images, seed=1)
-    shared, alone = on_all_ranks(bench, start), on_one_rank(bench, start, bench.solo)
-    found = _step(shared, own_part(bench, batch), None, micro_batches)
+    shared, alone = on_all_ranks(harness, start), on_one_rank(harness, start, harness.solo)
+    found = _step(shared, own_part(harness, batch), None, micro_batches)
     # A loss without terms between images (BYOL's) is its rank's mean; the others are the global loss on every rank.
-    found["loss"] = all_reduce_(found["loss"]) / bench.world.size
-    expected = _step(alone, whole(bench, batch), bench.solo, micro_batches)
+    found["loss"] = all_reduce_(found["loss"]) / harness.world.size
+    expected = _step(alone, whole(harness, batch), harness.solo, micro_batches)
     gradient, wanted = found["gradient"], expected["gradient"]
     lengths = gradient.norm(), wanted.norm()
     scale = float(lengths[0] / lengths[1])
     angle = float((gradient / lengths[0] - wanted / lengths[1]).norm())
     errors = {
-        "direction": bench.largest(angle),
-        "scale": bench.largest(abs(scale - 1)),
-        **{name: bench.largest(relative_error(found[name], expected[name])) for name in ("loss", "statistics")},
+        "direction": harness.largest(angle),
+        "scale": harness.largest(abs(scale - 1)),
+        **{name: harness.largest(relative_error(found[name], expected[name])) for name in ("loss", "statistics")},
     }
-    finding = bounded("gradient", subject, errors, TOLERANCE)
+    result = bounded("gradient", subject, errors, TOLERANCE)
     if errors["scale"] > TOLERANCE:  # a factor is what a person looks for
-        measured = f"{finding.measured} (|gradient| is {scale:.4g} of one rank's)"
-        return Finding("gradient", subject, measured, finding.wanted, finding.passed, errors)
-    return finding
+        measured = f"{result.measured} (|gradient| is {scale:.4g} of one rank's)"
+        return CheckResult("gradient", subject, measured, result.expected, result.passed, errors)
+    return result
 
 
 def _step(objective: Objective, batch: Batch, group: Group, micro_batches: int) -> dict[str, Tensor]:
@@ -82,19 +82,21 @@ CHANNELS, SIDE_PX, IMAGES_PER_RANK = 16, 7, 8
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 5e-5}
 
 
-def batch_norm_findings(bench: Bench) -> list[Finding]:
-    """One finding for each precision and memory format. Collective: every rank calls this."""
+def batch_norm_findings(harness: Harness) -> list[CheckResult]:
+    """One result for each precision and memory format. Collective: every rank calls this."""
     formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
     return [
-        _compare_norm(bench, dtype, memory_format, f"{str(dtype).removeprefix('torch.')}, {name}")
+        _compare_norm(harness, dtype, memory_format, f"{str(dtype).removeprefix('torch.')}, {name}")
         for dtype in (torch.float64, torch.float32)
         for name, memory_format in formats.items()
     ]
 
 
-def _compare_norm(bench: Bench, dtype: torch.dtype, memory_format: torch.memory_format, subject: str) -> Finding:
+def _compare_norm(
+    harness: Harness, dtype: torch.dtype, memory_format: torch.memory_format, subject: str
+) -> CheckResult:
     generator = torch.Generator().manual_seed(2)
-    images = IMAGES_PER_RANK * bench.world.size
+    images = IMAGES_PER_RANK * harness.world.size
     shape = (images, CHANNELS, SIDE_PX, SIDE_PX)
     # Each image its own mean: ranks that keep to themselves see other moments.
     x = torch.randn(shape, generator=generator, dtype=torch.float64) + 3 * torch.randn(
@@ -102,19 +104,21 @@ def _compare_norm(bench: Bench, dtype: torch.dtype, memory_format: torch.memory_
     )
     dy = torch.randn(shape, generator=generator, dtype=torch.float64)
     expected = _run(_network(torch.float64, torch.device("cpu")), x, dy)
-    net = _network(dtype, bench.world.device)
-    share_batch_norm(net, library=bench.config.batch_norm_library, group=bench.norm_group, device=bench.world.device)
-    own = (bench.own(t).to(dtype).contiguous(memory_format=memory_format) for t in (x, dy))
+    net = _network(dtype, harness.world.device)
+    synchronise_batch_norm(
+        net, library=harness.config.batch_norm_library, group=harness.norm_group, device=harness.world.device
+    )
+    own = (harness.own(t).to(dtype).contiguous(memory_format=memory_format) for t in (x, dy))
     found = _run(net, *own)
     # A rank holds its share of the parameters' gradients.
     found["parameters"] = all_reduce_(found["parameters"])
     errors = {
-        "forward": relative_error(found["y"], bench.own(expected["y"])),
-        "backward": relative_error(found["dx"], bench.own(expected["dx"])),
-        "parameters": relative_error(found["parameters"], bench.on_device(expected["parameters"])),
-        "statistics": relative_error(found["statistics"], bench.on_device(expected["statistics"])),
+        "forward": relative_error(found["y"], harness.own(expected["y"])),
+        "backward": relative_error(found["dx"], harness.own(expected["dx"])),
+        "parameters": relative_error(found["parameters"], harness.on_device(expected["parameters"])),
+        "statistics": relative_error(found["statistics"], harness.on_device(expected["statistics"])),
     }
-    agreed = {name: bench.largest(error) for name, error in errors.items()}
+    agreed = {name: harness.largest(error) for name, error in errors.items()}
     return bounded("batch norm", subject, agreed, TOLERANCES[dtype])
 
 

@@ -15,7 +15,7 @@ from pretrain.config import EncoderConfig, PretrainConfig
 from pretrain.data.batch import Batch
 from pretrain.dist import World
 from pretrain.models.encoder import Encoder
-from pretrain.models.sync_batch_norm import share_batch_norm
+from pretrain.models.sync_batch_norm import synchronise_batch_norm
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
 from pretrain.objectives.config import (
@@ -33,19 +33,19 @@ from pretrain.objectives.config import (
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of the certificate. numbers: what was measured, for programs."""
 
     check: str
     subject: str
     measured: str
-    wanted: str
+    expected: str
     passed: bool
     numbers: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Bench:
+class Harness:
     """What every check works with. solo: the group of this rank alone; norm_group: ranks that share batch norm."""
 
     config: PretrainConfig
@@ -81,11 +81,11 @@ class Bench:
         return self.on_device(x[self.world.rank * rows : (self.world.rank + 1) * rows])
 
 
-def bounded(check: str, subject: str, errors: dict[str, float], tolerance: float) -> Finding:
-    """A finding that passes where every relative error is at most ``tolerance``."""
+def bounded(check: str, subject: str, errors: dict[str, float], tolerance: float) -> CheckResult:
+    """A result that passes where every relative error is at most ``tolerance``."""
     measured = ", ".join(f"{name} {value:.0e}" for name, value in errors.items())
     passed = all(value <= tolerance for value in errors.values())
-    return Finding(check, subject, measured, f"at most {tolerance:.0e}", passed, errors)
+    return CheckResult(check, subject, measured, f"at most {tolerance:.0e}", passed, errors)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -103,10 +103,10 @@ HIDDEN_WIDTH, OUTPUT_WIDTH = 24, 6
 FEWEST_IMAGES = 32
 
 
-def images_of(bench: Bench) -> int:
+def images_of(harness: Harness) -> int:
     """A global batch that every number of ranks can share, and that is small."""
-    per_rank = max(2, -(-FEWEST_IMAGES // bench.world.size))
-    return 2 * -(-per_rank // 2) * bench.world.size
+    per_rank = max(2, -(-FEWEST_IMAGES // harness.world.size))
+    return 2 * -(-per_rank // 2) * harness.world.size
 
 
 def every_objective(images: int) -> list[ObjectiveConfig]:
@@ -163,20 +163,20 @@ def in_float64(objective: Objective) -> Objective:
     return objective.double()
 
 
-def on_all_ranks(bench: Bench, objective: Objective) -> Objective:
+def on_all_ranks(harness: Harness, objective: Objective) -> Objective:
     """A copy as training has it: batch norm shared as the configuration says, the loss over all ranks."""
     shared = copy.deepcopy(objective)
-    library = bench.config.batch_norm_library
-    share_batch_norm(shared, library=library, group=bench.norm_group, device=bench.world.device)
-    return shared.to(bench.world.device).train()
+    library = harness.config.batch_norm_library
+    synchronise_batch_norm(shared, library=library, group=harness.norm_group, device=harness.world.device)
+    return shared.to(harness.world.device).train()
 
 
-def on_one_rank(bench: Bench, objective: Objective, group: Group) -> Objective:
+def on_one_rank(harness: Harness, objective: Objective, group: Group) -> Objective:
     """A copy that takes the whole global batch, and tells nobody."""
     alone = copy.deepcopy(objective)
-    share_batch_norm(alone, library="bigbatch", group=group, device=bench.world.device)
+    synchronise_batch_norm(alone, library="bigbatch", group=group, device=harness.world.device)
     alone.group = group
-    return alone.to(bench.world.device).train()
+    return alone.to(harness.world.device).train()
 
 
 def global_batch(images: int, seed: int) -> Batch:
@@ -187,14 +187,14 @@ def global_batch(images: int, seed: int) -> Batch:
     return Batch((255 * noise).to(torch.uint8), torch.arange(images) % CLASSES, torch.arange(images))
 
 
-def own_part(bench: Bench, batch: Batch) -> Batch:
+def own_part(harness: Harness, batch: Batch) -> Batch:
     """This rank's part of a global batch."""
-    return Batch(*(bench.own(tensor) for tensor in batch))
+    return Batch(*(harness.own(tensor) for tensor in batch))
 
 
-def whole(bench: Bench, batch: Batch) -> Batch:
+def whole(harness: Harness, batch: Batch) -> Batch:
     """The global batch on this rank's device."""
-    return Batch(*(bench.on_device(tensor) for tensor in batch))
+    return Batch(*(harness.on_device(tensor) for tensor in batch))
 
 
 def flat(tensors: list[Tensor]) -> Tensor:

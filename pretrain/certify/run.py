@@ -17,7 +17,7 @@ from rich.table import Table
 
 from pretrain.certify.costs import cost_findings
 from pretrain.certify.exactness import batch_norm_findings, gradient_findings
-from pretrain.certify.harness import Bench, Finding
+from pretrain.certify.harness import CheckResult, Harness
 from pretrain.certify.shards import configuration_findings, shard_findings
 from pretrain.certify.training import lars_findings, training_findings
 from pretrain.config import PretrainConfig, run_fingerprint
@@ -25,7 +25,7 @@ from pretrain.dist import World, block_of_ranks
 from pretrain.plan import batch_norm_ranks
 from pretrain.rundir import environment, write_json
 
-CHECKS: dict[str, Callable[[Bench], list[Finding]]] = {
+CHECKS: dict[str, Callable[[Harness], list[CheckResult]]] = {
     "ranks": configuration_findings,
     "gradient": gradient_findings,
     "batch norm": batch_norm_findings,
@@ -38,29 +38,29 @@ CHECKS: dict[str, Callable[[Bench], list[Finding]]] = {
 
 def certify(
     config: PretrainConfig, world: World, *, ranks_per_node: int, checks: Iterable[str] = tuple(CHECKS)
-) -> list[Finding]:
-    """Every finding, the same on every rank. Collective: every rank calls this.
+) -> list[CheckResult]:
+    """Every result, the same on every rank. Collective: every rank calls this.
 
-    A check that raises is a finding that failed; what it raised on this rank is in it.
+    A check that raises is a result that failed; what it raised on this rank is in it.
     """
     sharing = batch_norm_ranks(config.sync_batch_norm, world_size=world.size, ranks_per_node=ranks_per_node)
     solo = block_of_ranks(world, 1)
-    bench = Bench(config, world, solo, block_of_ranks(world, sharing))
-    findings: list[Finding] = []
+    harness = Harness(config, world, solo, block_of_ranks(world, sharing))
+    findings: list[CheckResult] = []
     for name in checks:
         try:
-            findings += CHECKS[name](bench)
+            findings += CHECKS[name](harness)
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             raised = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
-            findings.append(Finding(name, "all of it", raised, "no error", passed=False))
+            findings.append(CheckResult(name, "all of it", raised, "no error", passed=False))
     return findings
 
 
-def as_json(findings: list[Finding], config: PretrainConfig, world: World, seconds: float) -> dict[str, Any]:
+def as_json(findings: list[CheckResult], config: PretrainConfig, world: World, seconds: float) -> dict[str, Any]:
     """The certificate as plain values; a number that is not finite is null."""
     return {
-        "passed": all(finding.passed for finding in findings),
+        "passed": all(result.passed for result in findings),
         "world_size": world.size,
         "device": device_name(world),
         "fingerprint": run_fingerprint(config),
@@ -69,14 +69,14 @@ def as_json(findings: list[Finding], config: PretrainConfig, world: World, secon
         "environment": environment(),
         "findings": [
             {
-                "check": finding.check,
-                "subject": finding.subject,
-                "measured": finding.measured,
-                "wanted": finding.wanted,
-                "passed": finding.passed,
-                "numbers": {k: v if math.isfinite(v) else None for k, v in finding.numbers.items()},
+                "check": result.check,
+                "subject": result.subject,
+                "measured": result.measured,
+                "expected": result.expected,
+                "passed": result.passed,
+                "numbers": {k: v if math.isfinite(v) else None for k, v in result.numbers.items()},
             }
-            for finding in findings
+            for result in findings
         ],
     }
 
@@ -86,20 +86,20 @@ def device_name(world: World) -> str:
     return torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
 
 
-def report(findings: list[Finding], config: PretrainConfig, world: World, seconds: float, output: Path) -> None:
+def report(findings: list[CheckResult], config: PretrainConfig, world: World, seconds: float, output: Path) -> None:
     """Write the JSON, print the table and the verdict."""
     write_json(output, as_json(findings, config, world, seconds))
     table = Table(
         box=box.SIMPLE_HEAD, title=f"{world.size} ranks on {device_name(world)} against one", title_justify="left"
     )
-    for name in ("check", "subject", "measured", "wanted", ""):
+    for name in ("check", "subject", "measured", "expected", ""):
         table.add_column(name, overflow="fold")
-    for finding in findings:
-        verdict = "[green]ok[/]" if finding.passed else "[bold red]FAILED[/]"
-        cells = (finding.check, finding.subject, finding.measured, finding.wanted)
+    for result in findings:
+        verdict = "[green]ok[/]" if result.passed else "[bold red]FAILED[/]"
+        cells = (result.check, result.subject, result.measured, result.expected)
         table.add_row(*(escape(cell) for cell in cells), verdict)
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table)
-    failed = sum(not finding.passed for finding in findings)
+    failed = sum(not result.passed for result in findings)
     verdict = "these ranks are one rank" if not failed else f"{failed} of {len(findings)} findings FAILED"
     console.print(f"{verdict}; {seconds:.1f} s; {output}", highlight=False)

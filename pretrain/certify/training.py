@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pretrain.certify.harness import (
-    Bench,
-    Finding,
+    CheckResult,
+    Harness,
     bounded,
     flat,
     global_batch,
@@ -37,21 +37,21 @@ SHAPES = [(64, 3, 7, 7), (64,), (128, 64, 3, 3), (128,), (10, 128)]
 MOMENTUM, WEIGHT_DECAY, TRUST = 0.9, 1e-4, 1e-3
 
 
-def identical(bench: Bench, check: str, subject: str, x: Tensor) -> Finding:
-    """A finding that passes where x has the same bits on every rank. Collective: every rank calls this."""
-    same = bench.all_equal(x)
-    return Finding(check, subject, "identical" if same else "ranks differ", "identical bits on all ranks", same)
+def identical(harness: Harness, check: str, subject: str, x: Tensor) -> CheckResult:
+    """A result that passes where x has the same bits on every rank. Collective: every rank calls this."""
+    same = harness.all_equal(x)
+    return CheckResult(check, subject, "identical" if same else "ranks differ", "identical bits on all ranks", same)
 
 
-def lars_findings(bench: Bench) -> list[Finding]:
+def lars_findings(harness: Harness) -> list[CheckResult]:
     """Two steps from gradients that differ from rank to rank, against the equations in float64.
 
     Collective: every rank calls this.
     """
     generator = torch.Generator().manual_seed(4)
     start = [torch.randn(shape, generator=generator) for shape in SHAPES]
-    gradients = [[torch.randn(bench.world.size, *shape, generator=generator) for shape in SHAPES] for _ in range(2)]
-    weights = [bench.on_device(tensor).clone().requires_grad_() for tensor in start]
+    gradients = [[torch.randn(harness.world.size, *shape, generator=generator) for shape in SHAPES] for _ in range(2)]
+    weights = [harness.on_device(tensor).clone().requires_grad_() for tensor in start]
     groups = [
         {"params": [w for w in weights if w.dim() > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [w for w in weights if w.dim() == 1], "adapt": False},
@@ -59,16 +59,16 @@ def lars_findings(bench: Bench) -> list[Finding]:
     optimizer = LARS(groups, LARS_LEARNING_RATE, momentum=MOMENTUM, trust_coefficient=TRUST)
     averager = GradientAverager(weights)
     for step in gradients:
-        loss = torch.stack([(w * bench.on_device(g[bench.world.rank])).sum() for w, g in zip(weights, step)]).sum()
+        loss = torch.stack([(w * harness.on_device(g[harness.world.rank])).sum() for w, g in zip(weights, step)]).sum()
         torch.autograd.backward(loss)
         averager.average_over_ranks()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    found, expected = flat([*weights]), bench.on_device(flat(_lars_by_the_equations(start, gradients)))
-    error = bench.largest(relative_error(found, expected))
+    found, expected = flat([*weights]), harness.on_device(flat(_lars_by_the_equations(start, gradients)))
+    error = harness.largest(relative_error(found, expected))
     return [
         bounded("LARS", "two steps against float64", {"weights": error}, LARS_TOLERANCE),
-        identical(bench, "LARS", "weights of all ranks", found),
+        identical(harness, "LARS", "weights of all ranks", found),
     ]
 
 
@@ -86,24 +86,24 @@ def _lars_by_the_equations(start: list[Tensor], gradients: list[list[Tensor]]) -
     return weights
 
 
-def training_findings(bench: Bench) -> list[Finding]:
+def training_findings(harness: Harness) -> list[CheckResult]:
     """Three float32 steps of the configured objective and optimizer. Collective: every rank calls this."""
-    config, images = bench.config, images_of(bench)
+    config, images = harness.config, images_of(harness)
     start = small_objective(config.objective, config.encoder, images=images, seed=config.seed)
-    shared, alone = on_all_ranks(bench, start), on_one_rank(bench, start, bench.solo)
+    shared, alone = on_all_ranks(harness, start), on_one_rank(harness, start, harness.solo)
     batches = [global_batch(images, seed) for seed in range(STEPS)]
-    found = _train(bench, shared, [own_part(bench, batch) for batch in batches], None)
-    expected = _train(bench, alone, [whole(bench, batch) for batch in batches], bench.solo)
-    moved = expected - bench.on_device(flat([*start.parameters(), *_statistics(start)]))
+    found = _train(harness, shared, [own_part(harness, batch) for batch in batches], None)
+    expected = _train(harness, alone, [whole(harness, batch) for batch in batches], harness.solo)
+    moved = expected - harness.on_device(flat([*start.parameters(), *_statistics(start)]))
     error = float((found - expected).norm() / moved.norm())
     return [
-        identical(bench, "three steps", "weights and statistics of all ranks", found),
-        bounded("three steps", "against one rank, float32", {"movement": bench.largest(error)}, MOVEMENT_TOLERANCE),
+        identical(harness, "three steps", "weights and statistics of all ranks", found),
+        bounded("three steps", "against one rank, float32", {"movement": harness.largest(error)}, MOVEMENT_TOLERANCE),
     ]
 
 
-def _train(bench: Bench, objective: Objective, batches: list[Batch], group: Group) -> Tensor:
-    chosen = bench.config.optimizer
+def _train(harness: Harness, objective: Objective, batches: list[Batch], group: Group) -> Tensor:
+    chosen = harness.config.optimizer
     optimizer = build_optimizer(
         objective,
         name=chosen.name,

@@ -24,7 +24,7 @@ import torch
 from pretrain.config import DataConfig
 from pretrain.data.batch import Batch
 from pretrain.data.beton.format import image_table, read_layout
-from pretrain.data.prefetch import Handoff
+from pretrain.data.prefetch import PrefetchQueue
 from pretrain.data.renderer import Rendering, ViewMaker
 from pretrain.data.sampler import Indices, RankOrder
 
@@ -120,7 +120,7 @@ class _Epoch(EpochIterator):  # type: ignore[misc]
 
     def __init__(self, loader: _ViewLoader, index_n: Indices, epoch: int) -> None:
         self._epoch = epoch
-        self._handoff: Handoff[Batch] = Handoff(loader.batches_ahead)
+        self._handoff: PrefetchQueue[Batch] = PrefetchQueue(loader.batches_ahead)
         super().__init__(loader, index_n)  # starts the thread
 
     def run(self) -> None:

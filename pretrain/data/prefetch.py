@@ -14,7 +14,7 @@ from pretrain.data.batch import Batch
 T = TypeVar("T")
 
 
-class Handoff(Generic[T]):
+class PrefetchQueue(Generic[T]):
     """At most ``capacity`` items wait. The producer's exception is raised where the consumer waits for an item."""
 
     def __init__(self, capacity: int) -> None:
@@ -25,7 +25,7 @@ class Handoff(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Producer: wait for room and hand over; False when the consumer has stopped and no more is wanted."""
+        """Producer: wait for room and hand over; False when the consumer has stopped and no more is expected."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or len(self._items) < self._capacity)
             if not self._stopped:
@@ -60,7 +60,7 @@ class Handoff(Generic[T]):
         return None
 
     def stop(self) -> None:
-        """Consumer: no more is wanted; whatever waits is dropped."""
+        """Consumer: no more is expected; whatever waits is dropped."""
         with self._changed:
             self._stopped = True
             self._items.clear()
@@ -69,20 +69,20 @@ class Handoff(Generic[T]):
 
 def in_background(items: Iterator[T], *, ahead: int, name: str) -> Iterator[T]:
     """``items``, made in a thread called ``name``, at most ``ahead`` waiting; leaving early ends the thread."""
-    handoff: Handoff[T] = Handoff(ahead)
+    queue: PrefetchQueue[T] = PrefetchQueue(ahead)
 
     def produce() -> None:
         for item in items:
-            if not handoff.put(item):
+            if not queue.put(item):
                 return
 
-    thread = threading.Thread(target=handoff.run, args=(produce,), name=name, daemon=True)
+    thread = threading.Thread(target=queue.run, args=(produce,), name=name, daemon=True)
     thread.start()
     try:
-        while (item := handoff.get()) is not None:
+        while (item := queue.get()) is not None:
             yield item
     finally:
-        handoff.stop()
+        queue.stop()
         thread.join()
 
 

@@ -27,7 +27,7 @@ def subset(total: int, images: int | None) -> Indices:
     A smaller subset is part of every larger one, and none depends on the seed. None: all.
 
     Raises:
-        ValueError: more images are wanted than there are.
+        ValueError: more images are expected than there are.
     """
     index_N = np.arange(total, dtype=np.int64)
     if images is None:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pretrain.data.beton import format as beton
 from pretrain.data.beton.encode import Storage, encoded, estimated_bytes
-from pretrain.data.beton.writer import Draft, part_path
+from pretrain.data.beton.writer import BetonWriter, part_path
 from pretrain.data.catalog import (
     DATASETS,
     DatasetInfo,
@@ -59,7 +59,7 @@ def write_split(
     directory.mkdir(parents=True, exist_ok=True)
     final = beton_path(directory, split)
     mode = beton.RAW if storage.format == "raw" else beton.JPEG
-    with Draft(final, _identity(source, dataset, split, storage), len(source)) as draft:
+    with BetonWriter(final, _identity(source, dataset, split, storage), len(source)) as draft:
         task = progress.add_task(f"{dataset} {split}", total=len(source)) if progress is not None else None
         for index, image in enumerate(encoded(source, storage, workers, draft.count), draft.count):
             draft.add(image, mode, int(source.labels[index]))
@@ -78,7 +78,13 @@ def _identity(source: Source, dataset: str, split: str, storage: Storage) -> byt
 
 
 def _manifest(
-    source: Source, dataset: str, split: str, storage: Storage, draft: Draft, size: int, only: frozenset[str] | None
+    source: Source,
+    dataset: str,
+    split: str,
+    storage: Storage,
+    draft: BetonWriter,
+    size: int,
+    only: frozenset[str] | None,
 ) -> Manifest:
     rows_N = draft.rows
     images = rows_N["metadata"]["image"]
@@ -120,7 +126,7 @@ def _names_sha256(only: frozenset[str] | None) -> str | None:
 def is_complete(
     directory: Path, split: str, dataset: str, storage: Storage, only: frozenset[str] | None = None
 ) -> bool:
-    """Whether the split is there, whole, and stored as wanted.
+    """Whether the split is there, whole, and stored as expected.
 
     Raises:
         ValueError: it is there but of another data set or stored otherwise; says how.
@@ -134,7 +140,7 @@ def is_complete(
     wanted = (dataset, storage.format, storage.max_side_px, quality)
     if there != wanted:
         raise ValueError(
-            f"{path}: holds (data set, format, max side, quality) {there}, wanted {wanted}; --force replaces it"
+            f"{path}: holds (data set, format, max side, quality) {there}, expected {wanted}; --force replaces it"
         )
     if found.only_sha256 != _names_sha256(only):
         raise ValueError(f"{path}: holds other classes or files than --only names; --force replaces it")

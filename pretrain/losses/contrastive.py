@@ -38,7 +38,7 @@ def contrastive_loss(
     """See ntxent.ntxent_loss and dcl.dcl_loss for the arguments. Collective in the forward: every rank calls this."""
     group_pairs = check_contrastive(z_a, z_b, temperature, group, negatives)
     if decoupled and group_pairs == 1:
-        raise ValueError("decoupled contrastive loss: a global batch of 1 pair has no negatives; wanted 2 or more")
+        raise ValueError("decoupled contrastive loss: a global batch of 1 pair has no negatives; expected 2 or more")
     with without_autocast(z_a):
         u_ND = scaled_rows(z_a, z_b, temperature)
         loss: Tensor = _Contrastive.apply(u_ND, group, group_pairs, _largest_similarity(temperature, u_ND), decoupled)
@@ -51,14 +51,14 @@ def check_contrastive(
     """The number of images in a group of negatives. Raises ValueError with what is wrong."""
     check_pair(z_a, z_b, "contrastive loss")
     if not isinstance(temperature, Tensor) and not (0.0 < temperature < math.inf):
-        raise ValueError(f"contrastive loss: got temperature={temperature}; wanted a positive number")
+        raise ValueError(f"contrastive loss: got temperature={temperature}; expected a positive number")
     _, world_size = group_rank_and_size(group)
     global_pairs = world_size * z_a.shape[0]
     if negatives is None:
         return global_pairs
     if negatives < 2 or global_pairs % negatives:
         raise ValueError(
-            f"contrastive loss: got negatives={negatives}; wanted at least 2 and a divisor of the global batch of "
+            f"contrastive loss: got negatives={negatives}; expected at least 2 and a divisor of the global batch of "
             f"{global_pairs} pairs ({z_a.shape[0]} on each of {world_size} ranks)"
         )
     return negatives

@@ -20,4 +20,4 @@ def check_pair(z_a: Tensor, z_b: Tensor, function: str, names: tuple[str, str] =
     """Raises ValueError unless both are floating point matrices (B, D) of the same shape."""
     if z_a.dim() != 2 or z_a.shape != z_b.shape or not (z_a.is_floating_point() and z_b.is_floating_point()):
         given = " and ".join(f"{name} {tuple(z.shape)} {z.dtype}" for name, z in zip(names, (z_a, z_b), strict=True))
-        raise ValueError(f"{function}: got {given}; wanted two floating point matrices (B, D) of the same shape")
+        raise ValueError(f"{function}: got {given}; expected two floating point matrices (B, D) of the same shape")

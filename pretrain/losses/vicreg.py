@@ -39,7 +39,7 @@ def vicreg_loss(
         z_a, z_b = full_precision(z_a), full_precision(z_b)
         a_BD, b_BD, rows = centred(z_a, z_b, group)
         if rows < 2:
-            raise ValueError("VICReg: a global batch of 1 pair has no variance; wanted 2 or more")
+            raise ValueError("VICReg: a global batch of 1 pair has no variance; expected 2 or more")
         local = ((z_a - z_b).square().sum(), a_BD.t() @ a_BD, b_BD.t() @ b_BD)
         distance, products_a_DD, products_b_DD = sums_over_ranks(local, group)
         variance_term = covariance_term = z_a.new_zeros(())

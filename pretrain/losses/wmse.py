@@ -33,7 +33,7 @@ def wmse_loss(
 
     z_a, z_b: (B, D) embeddings of the two views of this rank's images; B the same on every rank.
     sub_batch_size: None whitens with the covariance of the global batch; S, a divisor of the global batch, with those
-    of random sub-batches of S images, drawn anew in each of `iterations`, over which the loss is averaged.
+    of random sub-batches of S images, drawn again in each of `iterations`, over which the loss is averaged.
     draw: the number of the draw, such as the step: a new one gives new sub-batches. An int, or a tensor on the device.
     shrinkage: in [0, 1]; needed where a sub-batch has no more images than dimensions, and its covariance no inverse.
     Gradients are scaled so that their mean over the ranks is the gradient of the loss. Raises ValueError for what does
@@ -65,7 +65,7 @@ def _check(size: int, global_pairs: int, dimensions: int, iterations: int, shrin
     if size <= dimensions and shrinkage == 0.0:
         problems.append(
             f"the covariance of {size} images in {dimensions} dimensions has no inverse: "
-            f"wanted more than {dimensions} images, or shrinkage > 0"
+            f"expected more than {dimensions} images, or shrinkage > 0"
         )
     if problems:
         raise ValueError("W-MSE: " + "; ".join(problems))

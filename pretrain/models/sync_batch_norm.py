@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretrain.collectives import Group, all_gather_rows, group_rank_and_size, sum_of_few
+from pretrain.collectives import Group, all_gather_rows, group_rank_and_size, sum_by_gather
 from pretrain.errors import ConfigError, Problem
-from pretrain.kernels import batch_norm_cpu as batch_passes
+from pretrain.kernels import batch_norm_cpu as batch_norm_cpu
 
 
 def convert_sync_batch_norm(module: nn.Module, group: Group = None) -> nn.Module:
@@ -62,7 +62,7 @@ class _GroupReference:
 class SyncBatchNorm(_BatchNorm):
     """Takes over the parameters and buffers of a BatchNorm1d, 2d or 3d.
 
-    On one rank it is exactly that module, but for channels_last tensors on a CPU: see `batch_passes`.
+    On one rank it is exactly that module, but for channels_last tensors on a CPU: see `batch_norm_cpu`.
     """
 
     def __init__(self, plain: _BatchNorm, group: Group = None) -> None:
@@ -86,7 +86,7 @@ class SyncBatchNorm(_BatchNorm):
             return super().forward(input)
         self._check_input_dim(input)
         x = input.contiguous(memory_format=_memory_format(input))
-        if group_rank_and_size(group)[1] == 1 and (x.is_cuda or not batch_passes.needs_folding(x)):
+        if group_rank_and_size(group)[1] == 1 and (x.is_cuda or not batch_norm_cpu.needs_folding(x)):
             return super().forward(input)
         with torch.no_grad():
             moments = _global_moments(x, group)
@@ -145,7 +145,7 @@ def _local_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.is_cuda:
         mean_C, invstd_C = torch.batch_norm_stats(x, 0.0)
         return mean_C, torch.where(invstd_C > 0, invstd_C.pow(-2), 0.0)
-    return batch_passes.moments(x)
+    return batch_norm_cpu.moments(x)
 
 
 class _Normalise(torch.autograd.Function):
@@ -166,7 +166,7 @@ class _Normalise(torch.autograd.Function):
         ctx.group = group
         if x.is_cuda:
             return torch.batch_norm_elemt(x, weight, bias, mean_C, invstd_C, 0.0)
-        return batch_passes.scale_and_shift(x, mean_C, invstd_C, weight, bias)
+        return batch_norm_cpu.scale_and_shift(x, mean_C, invstd_C, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -175,7 +175,7 @@ class _Normalise(torch.autograd.Function):
         operands = _Operands(grad.contiguous(memory_format=_memory_format(x)), x, weight, mean_C, invstd_C)
         dweight_C, dbias_C = _local_sums(operands)
         # The parameters' gradients stay this rank's share: averaging them over the ranks is the caller's.
-        sums = sum_of_few(torch.stack((dweight_C, dbias_C)), ctx.group)
+        sums = sum_by_gather(torch.stack((dweight_C, dbias_C)), ctx.group)
         dx = _gradient_of_input(operands, sums, counts_W) if ctx.needs_input_grad[0] else None
         # A norm may have neither, or a scale alone.
         dweight = dweight_C if ctx.needs_input_grad[1] else None
@@ -188,7 +188,7 @@ def _local_sums(o: _Operands) -> tuple[Tensor, Tensor]:
     if o.x.is_cuda:
         reduced = torch.batch_norm_backward_reduce(o.dy, o.x, o.mean_C, o.invstd_C, o.weight, True, False, False)
         return reduced[1] * o.invstd_C, reduced[0]
-    return batch_passes.gradient_sums(o.dy, o.x, o.mean_C, o.invstd_C)
+    return batch_norm_cpu.gradient_sums(o.dy, o.x, o.mean_C, o.invstd_C)
 
 
 def _gradient_of_input(o: _Operands, sums: Tensor, counts_W: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ def _gradient_of_input(o: _Operands, sums: Tensor, counts_W: Tensor) -> Tensor:
         )
     scale_C = o.invstd_C if o.weight is None else o.invstd_C * o.weight
     xhat_scale_C, shift_C = -scale_C * sums / counts_W.sum()
-    dx = batch_passes.scale_and_shift(o.x, o.mean_C, o.invstd_C, xhat_scale_C, shift_C)
+    dx = batch_norm_cpu.scale_and_shift(o.x, o.mean_C, o.invstd_C, xhat_scale_C, shift_C)
     return dx.addcmul_(o.dy, scale_C.view(-1, *[1] * (dx.dim() - 2)).to(dx.dtype))
 
 
@@ -219,7 +219,7 @@ SETTING = "batch_norm_library"
 INSTEAD = "use bigbatch (the default, on any device) or torch (CUDA)"
 
 
-def share_batch_norm(
+def synchronise_batch_norm(
     module: nn.Module, *, library: Literal["bigbatch", "torch", "apex"], group: Group, device: torch.device
 ) -> None:
     """Makes every batch norm inside ``module`` take its moments over the ranks of ``group`` (None: all), in place.

@@ -74,7 +74,7 @@ def _problems(index: int, group: dict[str, Any]) -> Iterator[str]:
     for name, end in ranges.items():
         if not 0.0 <= group[name] < end:
             wanted = "at least 0" if end == math.inf else f"at least 0 and less than {end:g}"
-            yield f"group {index} has {name}={group[name]}; wanted {wanted}"
+            yield f"group {index} has {name}={group[name]}; expected {wanted}"
 
 
 def _portions(weights: list[Tensor]) -> Iterator[list[Tensor]]:

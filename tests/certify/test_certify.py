@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.certify.harness import Finding
+from pretrain.certify.harness import CheckResult
 from pretrain.certify.run import CHECKS, as_json, certify
 from pretrain.collectives import all_gather_rows, group_rank_and_size
 from pretrain.config import DataConfig, OptimizerConfig, PretrainConfig
@@ -36,7 +36,7 @@ def configuration(**changes: Any) -> PretrainConfig:
 
 def on_rank(
     group: dist.ProcessGroup, faults: dict[str, Callable[..., Any]], checks: list[str], config: PretrainConfig
-) -> list[Finding]:
+) -> list[CheckResult]:
     world = World(dist.get_rank(), dist.get_world_size(), CPU)
     if "seed of rank 1" in faults and world.rank == 1:
         config = config.model_copy(update={"seed": 99})
@@ -49,14 +49,14 @@ def on_rank(
         return certify(config, world, ranks_per_node=2, checks=checks)
 
 
-def found(ranks: Ranks, faults: dict[str, Any], checks: list[str], **changes: Any) -> list[Finding]:
+def found(ranks: Ranks, faults: dict[str, Any], checks: list[str], **changes: Any) -> list[CheckResult]:
     """The findings of 4 ranks, which must all say the same."""
     results = ranks(4).run(on_rank, faults, checks, configuration(**changes))
     assert [[f.passed for f in r] for r in results] == [[f.passed for f in results[0]]] * 4
     return results[0]  # type: ignore[no-any-return]
 
 
-def failed(findings: list[Finding]) -> set[str]:
+def failed(findings: list[CheckResult]) -> set[str]:
     return {finding.check for finding in findings if not finding.passed}
 
 
@@ -133,8 +133,8 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str], set[str]]] = {
     "a gradient of 1/W": ({NTXENT: one_over_w}, ["gradient"], {"gradient"}),
     "local statistics": (
         {
-            "pretrain.certify.harness.share_batch_norm": nothing,
-            "pretrain.certify.exactness.share_batch_norm": nothing,
+            "pretrain.certify.harness.synchronise_batch_norm": nothing,
+            "pretrain.certify.exactness.synchronise_batch_norm": nothing,
         },
         ["gradient", "batch norm", "three steps"],
         {"gradient", "batch norm", "three steps"},
@@ -175,7 +175,9 @@ def test_a_single_rank_and_its_json() -> None:
     config, world = configuration(), World(0, 1, CPU)
     findings = certify(config, world, ranks_per_node=1, checks=["ranks", "batch norm", "shards", "cost"])
     assert not failed(findings)
-    text = json.dumps(as_json([*findings, Finding("x", "y", "z", "w", False, {"e": float("inf")})], config, world, 1.0))
+    text = json.dumps(
+        as_json([*findings, CheckResult("x", "y", "z", "w", False, {"e": float("inf")})], config, world, 1.0)
+    )
     assert json.loads(text)["passed"] is False
     assert json.loads(text)["findings"][-1]["numbers"] == {"e": None}
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from pretrain.data import write_beton
-from pretrain.data.beton import writer as draft
+from pretrain.data.beton import writer as writer
 from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path, manifest_path, read_manifest
 from pretrain.data.sources.open import Source, open_source, synthetic
@@ -29,9 +29,9 @@ _SCRIPT = """
 import os, resource, signal, sys
 from dataclasses import replace
 from pathlib import Path
-from pretrain.data import draft, write_beton
+from pretrain.data import writer, write_beton
 from pretrain.data.sources.open import synthetic
-draft._CHECKPOINT_IMAGES = 8
+writer._CHECKPOINT_IMAGES = 8
 source = synthetic("train", 60)
 def pixels(index):
     if index == 45:
@@ -64,7 +64,7 @@ def in_a_process(directory: Path, event: str) -> subprocess.CompletedProcess[str
 
 
 class Written(NamedTuple):
-    killed: Path  # a draft of 40 of 60 images
+    killed: Path  # a writer of 40 of 60 images
     whole: Path
 
 
@@ -97,10 +97,10 @@ def test_a_damaged_draft_is_not_believed(written: Written, tmp_path: Path, damag
     match damage:
         case "part":
             changed = bytearray(part.read_bytes())
-            changed[draft.next_page(1) + 3 * 32 * 32 * 20 + 5] ^= 1  # in image 20
+            changed[writer.next_page(1) + 3 * 32 * 32 * 20 + 5] ^= 1  # in image 20
             part.write_bytes(changed)
         case "journal":
-            journal.write_bytes(journal.read_bytes()[: 32 + 20 * draft.ROW.itemsize + 7])
+            journal.write_bytes(journal.read_bytes()[: 32 + 20 * writer.ROW.itemsize + 7])
         case _:
             part.unlink()
     first = 0 if damage == "nothing written" else 20
@@ -131,7 +131,7 @@ def test_an_interrupted_writer_is_taken_up(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with (
-        draft.Draft(beton_path(tmp_path, "train"), b"x" * 32, 60),
+        writer.BetonWriter(beton_path(tmp_path, "train"), b"x" * 32, 60),
         pytest.raises(BlockingIOError, match="another process is writing it"),
     ):
         write(tmp_path)
@@ -163,7 +163,7 @@ def test_too_little_room_is_told_before(
 
 
 def test_jpegs_that_fit_are_kept(tmp_path: Path) -> None:
-    """As they are: colour and grey; compressed anew: too large, of four inks, damaged, and other formats."""
+    """As they are: colour and grey; compressed again: too large, of four inks, damaged, and other formats."""
     folder = tmp_path / "images" / "train" / "one"
     folder.mkdir(parents=True)
     pixels = photographs(9).pixels(8)

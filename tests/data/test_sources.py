@@ -225,10 +225,10 @@ def test_a_pair_of_idx_files(tmp_path: Path, end: str) -> None:
 
 
 def test_wrong_arrays_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"wanted train_images\.npy and .*or train-images-idx3"):
+    with pytest.raises(FileNotFoundError, match=r"expected train_images\.npy and .*or train-images-idx3"):
         open_source("arrays", "train", tmp_path)
     np.save(tmp_path / "train_images.npy", noise(5, 3, 8, 9))
-    with pytest.raises(ValueError, match=r"got uint8 of shape \(5, 3, 8, 9\), wanted uint8 \(N, H, W\)"):
+    with pytest.raises(ValueError, match=r"got uint8 of shape \(5, 3, 8, 9\), expected uint8 \(N, H, W\)"):
         open_source("arrays", "train", tmp_path)
     np.save(tmp_path / "train_images.npy", noise(5, 8, 9))
     np.save(tmp_path / "train_labels.npy", np.zeros(4, int))

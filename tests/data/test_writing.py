@@ -163,7 +163,7 @@ def test_damaged_files_are_refused(raw_directory: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 samples point to no image"):
         beton.read_table(cut)
     cut.write_bytes(b"PK\3\4" + bytes(100))
-    with pytest.raises(ValueError, match=r"wanted a \.beton file of version 2"):
+    with pytest.raises(ValueError, match=r"expected a \.beton file of version 2"):
         beton.read_table(cut)
 
 

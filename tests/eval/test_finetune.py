@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eval import training as classroom
+from eval import training as trainer
 from eval.__main__ import main
 from eval.classifier import new_network, read_network, write_network
 from eval.config import TrainingSettings
@@ -137,11 +137,11 @@ def test_interrupted_evaluation_goes_on_with_the_rows_it_has(
         trained.append(network)
         return train_network(network, *rest, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(classroom, "train_network", counted)
+    monkeypatch.setattr(trainer, "train_network", counted)
     with pytest.raises(KeyboardInterrupt):
         main(arguments)
     assert not list(run.path.glob("eval/finetune-*/result.json"))
-    monkeypatch.setattr(classroom, "train_network", lambda *a, **k: trained.append(0) or train_network(*a, **k))
+    monkeypatch.setattr(trainer, "train_network", lambda *a, **k: trained.append(0) or train_network(*a, **k))
     assert main(arguments) == 0
     assert len(trained) == 2, "one before the interruption, one after it"
     assert [row["name"] for row in result_of(run, "finetune")["rows"]] == ["supervised", "fine-tuned"]

@@ -70,4 +70,4 @@ def test_a_row_and_a_picture_for_each_checkpoint(
     assert result["rankme"] == result["rows"][1]["rankme"], "the newest stands at the top"
     assert "alignment" in capsys.readouterr().out
     assert main(["tsne", str(run.path), "images=20", "perplexity=20"]) == 1
-    assert "wanted less than the 20 images" in capsys.readouterr().err
+    assert "expected less than the 20 images" in capsys.readouterr().err

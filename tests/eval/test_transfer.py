@@ -66,6 +66,6 @@ def test_refusals(small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["transfer", str(run.path)]) == 2
     assert "directories: is missing" in capsys.readouterr().err
     assert main(["transfer", str(run.path), f"directories=[{small_data}]", "validation_split=test"]) == 2
-    assert "wanted a third one" in capsys.readouterr().err
+    assert "expected a third one" in capsys.readouterr().err
     assert main(["transfer", str(run.path), f"directories=[{tmp_path / 'nowhere'}]"]) == 1
     assert "write_beton" in capsys.readouterr().err

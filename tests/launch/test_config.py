@@ -42,13 +42,13 @@ def test_directory_defaults_to_runs(workplace: Workplace) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("seeds=[0,0]", "wanted different seeds"),
+        ("seeds=[0,0]", "expected different seeds"),
         ("seeds=[]", "at least 1"),
         ("target.rank=2", "did you mean 'ranks'"),
         ("targt.ranks=2", "did you mean 'target'"),
         ("questions=[]", ""),
         ("name=../x", "name"),
-        ("set.=3", "wanted set.section.key=value"),
+        ("set.=3", "expected set.section.key=value"),
     ],
 )
 def test_refusals_say_what_is_wanted(workplace: Workplace, override: str, expected: str) -> None:
@@ -79,13 +79,13 @@ def test_names_are_used_once(workplace: Workplace) -> None:
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ({"name": "slrum"}, "got 'slrum', wanted one of local, torchrun, slurm (did you mean 'slurm'?)"),
+        ({"name": "slrum"}, "got 'slrum', expected one of local, torchrun, slurm (did you mean 'slurm'?)"),
         ({"name": "slurm", "node": 2}, "target.node: unknown key (did you mean 'nodes'?)"),
-        ({"name": "slurm", "time_limit_min": 2}, "asked to stop as it starts; wanted a limit of at least 150 s"),
+        ({"name": "slurm", "time_limit_min": 2}, "asked to stop as it starts; expected a limit of at least 150 s"),
         ({"name": "slurm", "gpus_per_node": 4}, "one rank needs one GPU"),
         ({"name": "slurm", "evaluation": {"ranks": 4, "gpus": 2}}, "evaluation.ranks is 4, but its GPUs are 2"),
-        ({"ranks": 2, "evaluation_ranks": 4}, "evaluation_ranks is 4, wanted at most 2, as many as ranks"),
-        ({"name": "slurm", "sbatch": {"--exclude": "n1"}}, "wanted long option names without dashes"),
+        ({"ranks": 2, "evaluation_ranks": 4}, "evaluation_ranks is 4, expected at most 2, as many as ranks"),
+        ({"name": "slurm", "sbatch": {"--exclude": "n1"}}, "expected long option names without dashes"),
         ({"name": "torchrun"}, "target.master_address: is missing"),
         ({"ranks": 2, "nodes": 2}, "target.nodes: unknown key"),
     ],

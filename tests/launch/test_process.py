@@ -82,7 +82,7 @@ def test_a_probe_beside_training_has_a_gpu_of_its_own_or_waits(monkeypatch: pyte
         assert overlaps(LocalTarget(ranks=ranks)) is expected, gpus
     assert overlaps(LocalTarget(ranks=4, overlap_probes=True))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    assert not overlaps(LocalTarget(ranks=2, evaluation_ranks=2)), "two more are wanted, one is left"
+    assert not overlaps(LocalTarget(ranks=2, evaluation_ranks=2)), "two more are expected, one is left"
 
 
 def test_evaluations_that_several_ranks_can_share_get_them() -> None:

@@ -1,4 +1,4 @@
-"""The text that sbatch gets equals its golden file (UPDATE_GOLDEN=1 writes them anew); what a task of a job becomes."""
+"""sbatch gets the text of its golden file (UPDATE_GOLDEN=1 writes them again); what a task of a job becomes."""
 
 import os
 import pickle
@@ -115,7 +115,7 @@ def test_a_directory_that_cannot_be_written_is_refused(
 
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     assert main(["study", str(workplace.study)]) == 2
-    assert "is not writable for you; wanted another directory" in capsys.readouterr().err
+    assert "is not writable for you; expected another directory" in capsys.readouterr().err
 
 
 PRINT = "import os, signal; print({k: os.environ.get(k) for k in KEYS}, signal.pthread_sigmask(signal.SIG_BLOCK, []), "

@@ -102,8 +102,8 @@ def test_another_node_takes_part_in_what_is_missing(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"node_rank": 2}, "wanted 0 to 1"),
-        ({"min_nodes": 3}, "wanted at most 2"),
+        ({"node_rank": 2}, "expected 0 to 1"),
+        ({"min_nodes": 3}, "expected at most 2"),
         ({"rendezvous": "static", "min_nodes": 1}, "rendezvous: c10d"),
     ],
 )

@@ -117,7 +117,7 @@ def test_a_new_draw_or_iteration_is_a_new_permutation_and_a_tensor_counts_like_a
     ("options", "message"),
     [
         ({"sub_batch_size": 5}, r"sub_batch_size=5 does not divide the global batch of 12 pairs"),
-        ({"sub_batch_size": 3}, r"3 images in 4 dimensions has no inverse: wanted more than 4 images"),
+        ({"sub_batch_size": 3}, r"3 images in 4 dimensions has no inverse: expected more than 4 images"),
         ({"iterations": 0, "shrinkage": 2.0}, r"iterations=0 is less than 1; shrinkage=2.0 is not in \[0, 1\]"),
     ],
 )
@@ -128,7 +128,7 @@ def test_wmse_refuses_what_does_not_fit(options: dict[str, Any], message: str) -
 
 def test_shapes_and_single_pairs_are_refused() -> None:
     for loss in (barlow_twins_loss, vicreg_loss, wmse_loss):
-        with pytest.raises(ValueError, match="wanted two floating point matrices"):
+        with pytest.raises(ValueError, match="expected two floating point matrices"):
             loss(torch.randn(4, 3), torch.randn(4, 2))
     with pytest.raises(ValueError, match="1 pair has no variance"):
         vicreg_loss(torch.randn(1, 3), torch.randn(1, 3))

@@ -199,12 +199,12 @@ def test_a_torch_without_the_private_operation_falls_back() -> None:
 @pytest.mark.parametrize(
     ("shapes", "options", "message"),
     [
-        (((4, 3), (5, 3)), {"temperature": 0.1}, r"got z_a \(4, 3\) .* and z_b \(5, 3\) .*; wanted two"),
-        (((4, 3, 1), (4, 3, 1)), {"temperature": 0.1}, r"wanted two floating point matrices \(B, D\)"),
-        (((4, 3), (4, 3)), {"temperature": 0.0}, "got temperature=0.0; wanted a positive number"),
+        (((4, 3), (5, 3)), {"temperature": 0.1}, r"got z_a \(4, 3\) .* and z_b \(5, 3\) .*; expected two"),
+        (((4, 3, 1), (4, 3, 1)), {"temperature": 0.1}, r"expected two floating point matrices \(B, D\)"),
+        (((4, 3), (4, 3)), {"temperature": 0.0}, "got temperature=0.0; expected a positive number"),
         (((4, 3), (4, 3)), {"temperature": math.nan}, "got temperature=nan"),
-        (((4, 3), (4, 3)), {"temperature": 0.1, "negatives": 3}, "negatives=3; wanted .* divisor .* 4 pairs"),
-        (((4, 3), (4, 3)), {"temperature": 0.1, "negatives": 1}, "negatives=1; wanted at least 2"),
+        (((4, 3), (4, 3)), {"temperature": 0.1, "negatives": 3}, "negatives=3; expected .* divisor .* 4 pairs"),
+        (((4, 3), (4, 3)), {"temperature": 0.1, "negatives": 1}, "negatives=1; expected at least 2"),
     ],
 )
 def test_what_does_not_fit_is_refused(shapes: Any, options: dict[str, Any], message: str) -> None:

@@ -103,5 +103,5 @@ def test_parameters_without_gradient_stay() -> None:
 
 def test_all_values_out_of_range_are_named_at_once() -> None:
     weight = torch.ones(2, requires_grad=True)
-    with pytest.raises(ValueError, match=r"momentum=1\.0; wanted at least 0 and less than 1; .* weight_decay=-1"):
+    with pytest.raises(ValueError, match=r"momentum=1\.0; expected at least 0 and less than 1; .* weight_decay=-1"):
         LARS([weight], 0.1, momentum=1.0, weight_decay=-1)

@@ -80,7 +80,7 @@ def why_not() -> str | None:
 class Cluster:
     """``nodes`` nodes n1, n2, ... with 16 pretended cores each; ``home`` holds all its files.
 
-    first_job: its first job's number; between two clusters wanted 1000 apart, since ports of jobs follow from it.
+    first_job: its first job's number; between two clusters expected 1000 apart, since ports of jobs follow from it.
     user_signal: what is about to be preempted gets the signal that it asked for, and TERM otherwise. ``main`` preempts
     what runs in ``low``.
     """

@@ -129,7 +129,7 @@ def test_what_fails_is_tried_again_only_so_often(submitted: Submitted) -> None:
     assert "1 runs" not in printed
     submitted.behaviour = ""
     printed = submitted.launch("retry", str(submitted.directory), "negatives=8")
-    assert "2 failures forgiven" in printed
+    assert "2 failures reset" in printed
     assert "submitted: 1 runs, 1 evaluations, 1 report" in printed
     submitted.wait(lambda: not submitted.queue(), "the end")
     assert "4 finished" in submitted.launch("status", str(submitted.directory))

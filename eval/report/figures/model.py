@@ -80,7 +80,7 @@ def value_axis(
 
 
 def round_ticks(low: float, high: float, wanted: int) -> tuple[float, ...]:
-    """Multiples of 1, 2 or 5 times a power of ten between ``low`` and ``high``, about ``wanted`` of them."""
+    """Multiples of 1, 2 or 5 times a power of ten between ``low`` and ``high``, about ``expected`` of them."""
     rough = (high - low) / max(wanted, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = min((power * factor for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))

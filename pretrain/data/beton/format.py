@@ -98,7 +98,9 @@ def read_table(path: Path) -> ImageTable:
     unknown = [name for name, type_id in fields if type_id not in _METADATA]
     types = dict(fields)
     if unknown or types.get("image") != TYPE_IMAGE or types.get("label") != TYPE_INT:
-        raise ValueError(f"{path}: fields {[name for name, _ in fields]}, wanted an RGB `image` and an integer `label`")
+        raise ValueError(
+            f"{path}: fields {[name for name, _ in fields]}, expected an RGB `image` and an integer `label`"
+        )
     metadata = np.dtype([(name, _METADATA[type_id]) for name, type_id in fields], align=True)
     start = HEADER.itemsize + len(fields) * FIELD.itemsize
     rows_N = np.fromfile(path, metadata, int(header["num_samples"]), offset=start)
@@ -112,6 +114,6 @@ def _read_fields(path: Path) -> tuple[Any, list[tuple[str, int]]]:
     header = np.fromfile(path, HEADER, 1)
     if len(header) != 1 or header[0]["version"] != VERSION:
         found = f"version {header[0]['version']}" if len(header) else "an empty file"
-        raise ValueError(f"{path}: {found}, wanted a .beton file of version {VERSION}")
+        raise ValueError(f"{path}: {found}, expected a .beton file of version {VERSION}")
     rows = np.fromfile(path, FIELD, int(header[0]["num_fields"]), offset=HEADER.itemsize)
     return header[0], [(bytes(row["name"]).split(b"\0")[0].decode("ascii"), int(row["type_id"])) for row in rows]

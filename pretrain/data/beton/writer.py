@@ -25,10 +25,10 @@ ROW = np.dtype([("metadata", METADATA), ("size", "<u8"), ("crc32", "<u4"), ("kep
 _CHECKPOINT_BYTES, _CHECKPOINT_IMAGES = 64 << 20, 4096
 
 
-class Draft:
-    """Context manager. Leaving it by Ctrl-C keeps the draft for the next process, by any other exception deletes it.
+class BetonWriter:
+    """Context manager. Leaving it by Ctrl-C keeps the writer for the next process, by any other exception deletes it.
 
-    identity: a hash of all that the content depends on; a draft of another identity is thrown away.
+    identity: a hash of all that the content depends on; a writer of another identity is thrown away.
     """
 
     def __init__(self, final: Path, identity: bytes, images: int) -> None:
@@ -51,7 +51,7 @@ class Draft:
         """ROW of each image in it."""
         return self._rows_N[: self._count]
 
-    def __enter__(self) -> Draft:
+    def __enter__(self) -> BetonWriter:
         self._file = open(self._part, "r+b" if self._part.exists() else "w+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,7 +20,7 @@ def image_arrays(split: str, directory: Path) -> Source:
     """The pair of a split in ``directory``. Without a file of labels the images are unlabelled.
 
     Raises:
-        FileNotFoundError: there is no such pair; says what is wanted.
+        FileNotFoundError: there is no such pair; says what is expected.
         ValueError: the arrays are not images, or the labels do not fit; says what they are.
     """
     array = directory / f"{split}_images.npy"
@@ -32,7 +32,7 @@ def image_arrays(split: str, directory: Path) -> Source:
     found = idx_pair(split, directory)
     if found is None:
         wanted = WANTED.format(split=split, idx=_idx_prefix(split))
-        raise FileNotFoundError(f"{directory}: no arrays of the split {split}; wanted {wanted}")
+        raise FileNotFoundError(f"{directory}: no arrays of the split {split}; expected {wanted}")
     images_path, labels_path = found
     return _source(images_path, read_idx(images_path), read_idx(labels_path) if labels_path else None)
 
@@ -73,7 +73,7 @@ def _source(path: Path, images: npt.NDArray[np.generic], labels: npt.NDArray[np.
     colours = images.shape[3] if images.ndim == 4 else 1
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or colours not in (1, 3):
         raise ValueError(
-            f"{path}: got {images.dtype} of shape {images.shape}, wanted uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
+            f"{path}: got {images.dtype} {images.shape}, expected uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
         )
     if labels is None:
         labels = np.full(len(images), -1)

@@ -16,7 +16,7 @@ _IMAGENET_TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_va
 def image_folder(split: str, directory: Path, only: frozenset[str] | None = None) -> Source:
     """DIRECTORY/{split}/CLASS/…; `val` serves for `test`.
 
-    only: names of classes (the others are left out, and those that stay are numbered anew) or of files (all classes
+    only: names of classes (the others are left out, and those that stay are numbered again) or of files (all classes
     stay, as in SimCLR's 1 % and 10 % lists).
 
     Raises:
@@ -28,7 +28,9 @@ def image_folder(split: str, directory: Path, only: frozenset[str] | None = None
     folders = [directory / name for name in ((split, "val") if split == "test" else (split,))]
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
-        raise FileNotFoundError(f"{' or '.join(map(str, folders))}: no such folder; wanted one folder per class in it")
+        raise FileNotFoundError(
+            f"{' or '.join(map(str, folders))}: no such folder; expected one folder per class in it"
+        )
     data = ImageFolder(str(folder))
     paths, labels = [path for path, _ in data.samples], [label for _, label in data.samples]
     return _part(folder, paths, labels, tuple(data.classes), only)
@@ -62,7 +64,7 @@ def tiny_imagenet(split: str, directory: Path) -> Source:
         return image_folder("train", directory)
     annotations = directory / "val" / "val_annotations.txt"
     if not annotations.is_file():
-        raise FileNotFoundError(f"{annotations}: no such file; wanted tiny-imagenet-200 as distributed")
+        raise FileNotFoundError(f"{annotations}: no such file; expected tiny-imagenet-200 as distributed")
     names = tuple(sorted(path.name for path in (directory / "train").iterdir() if path.is_dir()))
     number = {name: k for k, name in enumerate(names)}
     rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.strip()]

@@ -27,13 +27,13 @@ def open_source(name: str, split: str, directory: Path | None, only: frozenset[s
 
     Raises:
         ValueError: no such data set or split, or one that has no named parts.
-        FileNotFoundError: the originals are not there and cannot be downloaded; says what is wanted where.
+        FileNotFoundError: the originals are not there and cannot be downloaded; says what is expected where.
     """
     info = dataset_info(name)
     if split not in info.splits:
         raise ValueError(f"split: got {split!r}, {name} has {', '.join(info.splits)}")
     if only is not None and name not in _WITH_PARTS:
-        raise ValueError(f"--only: {name} is not a folder of files; wanted one of {', '.join(_WITH_PARTS)}")
+        raise ValueError(f"--only: {name} is not a folder of files; expected one of {', '.join(_WITH_PARTS)}")
     match name:
         case "fashion_mnist":
             return _fashion_mnist(split, directory)

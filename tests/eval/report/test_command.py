@@ -154,7 +154,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     for text in ("0", "soon", "-3"):
         with pytest.raises(SystemExit):
             main(["report", str(tmp_path), "--watch", text])
-        assert "wanted a number of seconds" in capsys.readouterr().err
+        assert "expected a number of seconds" in capsys.readouterr().err
     assert main(["report", str(tmp_path), "--watch", "5"]) == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from pretrain import preemption as requeue
 from pretrain.__main__ import gave_up_before
-from pretrain.preemption import EXIT_CODE, SIGNALS, helpers_shielded
+from pretrain.preemption import EXIT_CODE, SIGNALS, signals_blocked
 from pretrain.rundir import RunDirectory, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ def test_torchrun_restarts_only_what_died(
 
 
 def test_helpers_outlive_the_signals() -> None:
-    with helpers_shielded():
+    with signals_blocked():
         helper = subprocess.Popen(["sleep", "30"])
     try:
         for number in SIGNALS:
@@ -90,7 +90,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 
 def test_the_first_rank_requeues_a_running_job(slurm: Callable[[str], Path]) -> None:
     asked = slurm("RUNNING")
-    requeue.hand_back(first=True)
+    requeue.requeue_and_wait(first=True)
     assert asked.read_text() == "requeue 12_3\n"
 
 
@@ -99,7 +99,7 @@ def test_a_cancelled_job_is_not_revived(
     slurm: Callable[[str], Path], state: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = slurm(state)
-    requeue.hand_back(first=True)
+    requeue.requeue_and_wait(first=True)
     assert not asked.exists()
     assert f"it is {state or 'unknown to squeue'}" in capsys.readouterr().err
 
@@ -109,7 +109,7 @@ def test_the_other_ranks_wait_and_ask_for_nothing(
 ) -> None:
     asked, slept = slurm("RUNNING"), []
     monkeypatch.setattr(time, "sleep", slept.append)
-    requeue.hand_back(first=False)
+    requeue.requeue_and_wait(first=False)
     assert slept == [requeue.END_S]
     assert not asked.exists()
 
@@ -117,8 +117,8 @@ def test_the_other_ranks_wait_and_ask_for_nothing(
 def test_outside_a_marked_job_nothing_happens(slurm: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = slurm("RUNNING")
     monkeypatch.delenv(requeue.VARIABLE)
-    requeue.hand_back(first=True)
-    requeue.hand_back(first=False)
+    requeue.requeue_and_wait(first=True)
+    requeue.requeue_and_wait(first=False)
     assert not asked.exists()
 
 
@@ -129,6 +129,6 @@ def test_a_controller_that_never_answers_is_waited_for_only_so_long(
     (tmp_path / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr(requeue, "ANSWER_S", 0.3)
     before = time.monotonic()
-    requeue.hand_back(first=True)
+    requeue.requeue_and_wait(first=True)
     assert time.monotonic() - before < 10
     assert not asked.exists()

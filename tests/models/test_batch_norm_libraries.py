@@ -12,7 +12,7 @@ from torch import nn
 from pretrain.dist import World, block_of_ranks
 from pretrain.errors import ConfigError
 from pretrain.measure import measure_sync_cost
-from pretrain.models.sync_batch_norm import SyncBatchNorm, apex_parallel, share_batch_norm
+from pretrain.models.sync_batch_norm import SyncBatchNorm, apex_parallel, synchronise_batch_norm
 from tests.ranks import Ranks
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -22,7 +22,7 @@ def blocks_of_two(group: dist.ProcessGroup) -> tuple[torch.Tensor, int]:
     """(output of a batch norm that two neighbours share, ranks of the block of all)."""
     world = World(dist.get_rank(), dist.get_world_size(), CPU)
     net = nn.Sequential(nn.BatchNorm1d(3))
-    share_batch_norm(net, library="bigbatch", group=block_of_ranks(world, 2), device=CPU)
+    synchronise_batch_norm(net, library="bigbatch", group=block_of_ranks(world, 2), device=CPU)
     x = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = block_of_ranks(world, world.size)
     return net.double()(x[world.rank]).detach(), -1 if whole is None else dist.get_world_size(whole)
@@ -50,7 +50,7 @@ def test_blocks_are_equal(ranks: Ranks) -> None:
 
 def cost(group: dist.ProcessGroup) -> tuple[tuple[int, int, float], int]:
     net = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(4), nn.BatchNorm1d(5).requires_grad_(False))
-    share_batch_norm(net, library="bigbatch", group=group, device=CPU)
+    synchronise_batch_norm(net, library="bigbatch", group=group, device=CPU)
     cached = measure_sync_cost(net, CPU, group, micro_batches=4)
     return measure_sync_cost(net, CPU, group), cached.gathers
 
@@ -61,7 +61,7 @@ def test_the_gathers_of_a_step_are_counted_and_timed(ranks: Ranks) -> None:
     assert 0 < seconds < 10
     assert cached == 4 * (2 * 3 + 2), "gradient caching embeds twice"
     alone = nn.Sequential(nn.BatchNorm1d(3))
-    share_batch_norm(alone, library="bigbatch", group=None, device=CPU)
+    synchronise_batch_norm(alone, library="bigbatch", group=None, device=CPU)
     assert isinstance(alone[0], SyncBatchNorm)
     assert measure_sync_cost(alone, CPU) == (1, 0, 0.0)
 
@@ -69,13 +69,13 @@ def test_the_gathers_of_a_step_are_counted_and_timed(ranks: Ranks) -> None:
 @pytest.mark.parametrize("library", ["torch", "apex"])
 def test_other_libraries_are_refused_on_a_cpu(library: Any) -> None:
     with pytest.raises(ConfigError, match=f"got {library}, which normalises CUDA tensors only.*use bigbatch"):
-        share_batch_norm(nn.Sequential(nn.BatchNorm1d(3)), library=library, group=None, device=CPU)
+        synchronise_batch_norm(nn.Sequential(nn.BatchNorm1d(3)), library=library, group=None, device=CPU)
 
 
 def test_torchs_own_can_be_chosen() -> None:
     net = nn.Sequential(nn.BatchNorm1d(3))
     weight = net[0].weight
-    share_batch_norm(net, library="torch", group=None, device=CUDA)
+    synchronise_batch_norm(net, library="torch", group=None, device=CUDA)
     assert isinstance(net[0], nn.SyncBatchNorm)
     assert net[0].weight is weight
 
@@ -120,5 +120,5 @@ def test_an_apex_that_has_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apex", module("apex", __path__=[]))
     monkeypatch.setitem(sys.modules, "apex.parallel", module("apex.parallel", convert_syncbn_model=convert))
     net = nn.Sequential(nn.BatchNorm1d(3))
-    share_batch_norm(net, library="apex", group=None, device=CUDA)
+    synchronise_batch_norm(net, library="apex", group=None, device=CUDA)
     assert [(call.net, call.group, call.channel_last) for call in calls] == [(net, None, False)]

@@ -9,7 +9,7 @@ import torch
 
 from launch.forecast.communication import Links, communication
 from launch.forecast.forecast import memory_of, micro_batches_needed, preflight, weak_scaling
-from launch.forecast.model_size import network_size
+from launch.forecast.model_size import model_size
 from launch.plan.config import load_study
 from launch.plan.graph import StudyPoint, build_graph
 from launch.plan.targets import Hardware, SlurmTarget
@@ -45,7 +45,7 @@ def config_of(name: str) -> PretrainConfig:
 def test_the_network_is_as_large_as_counted(name: str) -> None:
     config = config_of(name)
     real = build_objective(config.objective, config.encoder, classes=10, seed=0)
-    counted = network_size(config)
+    counted = model_size(config)
     assert counted.parameters == sum(p.numel() for p in real.parameters() if p.requires_grad)
     assert counted.target_parameters == sum(p.numel() for p in real.parameters() if not p.requires_grad)
     norms = [m for m in real.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
@@ -79,14 +79,14 @@ def test_memory_of_resnet50_is_what_people_see() -> None:
     """torchvision's ResNet-50 takes about 22 GB for 256 float32 images of 224 px, and half of it under autocast."""
     config = validate(PretrainConfig, {"global_batch_size": 128, "optimizer": {"name": "sgd"}}, "")
     plan = make_plan(config, images=1000, world_size=1)
-    memory = memory_of(config, plan, network_size(config), micro_batches=1)
+    memory = memory_of(config, plan, model_size(config), micro_batches=1)
     assert 19e9 < memory.activations < 24e9
     assert memory.states == pytest.approx(3 * 4 * 27.97e6, rel=0.01)
 
 
 def test_micro_batches_are_the_fewest_that_fit_and_divide() -> None:
     point = resnet50(ranks=8, batch=4096 * 3)
-    size = network_size(point.config)
+    size = model_size(point.config)
     needed = micro_batches_needed(point.config, point.plan, size, Hardware(gpu_memory_gb=40))
     assert needed is not None
     assert point.plan.batch_size_per_rank % needed == 0
@@ -107,7 +107,7 @@ def test_communication_by_hand() -> None:
     assert across.all_gather(32e9) == pytest.approx(3 * 2e-6 + 2 * 5e-6 + 31 / 32 * 3.2)
     assert across.all_reduce(1e9) == pytest.approx(2 * (16e-6 + 31 / 32 * 0.1))
     point = resnet50(ranks=32, batch=4096)
-    size = network_size(point.config)
+    size = model_size(point.config)
     times = communication(point.config, size, across, global_batch_size=4096, micro_batches=1)
     assert times.embeddings == pytest.approx(16e-6 + 31 / 32 * 4 * 8192 * 128 / 10e9)
     assert times.row_sums == pytest.approx(2 * (16e-6 + 31 / 32 * 4 * 8192 / 10e9))

@@ -92,7 +92,7 @@ def test_failures_are_tried_again_only_so_often_and_leave_alone_what_needs_them(
     assert "left alone" in decision.refused[1][1]
 
 
-@pytest.mark.parametrize("ending", ["stopped", "forgiven", "finished"])
+@pytest.mark.parametrize("ending", ["stopped", "reset", "finished"])
 def test_what_did_not_fail_does_not_count(tasks: list[Task], ending: str) -> None:
     jobs = [job(tasks[0], str(number), ending=ending) for number in range(9)]
     assert attempts(jobs, tasks[0].key) == 0
