@@ -10,7 +10,7 @@ from pretrain.models.sync_batch_norm import convert_sync_batch_norm
 from pretrain.objectives.build import build_objective
 from pretrain.objectives.config import ObjectiveConfig
 from tests.ranks import Ranks
-from tests.test_step import ENCODER, OBJECTIVES, name
+from tests.test_forward_backward import ENCODER, OBJECTIVES, name
 
 
 def measured(group: Any, config: ObjectiveConfig) -> tuple[float, list[str]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from launch.forecast.communication import Links, communication
-from launch.forecast.forecast import memory_of, micro_batches_needed, preflight, weak_scaling
+from launch.forecast.forecast import forecast, memory_of, micro_batches_needed, weak_scaling
 from launch.forecast.model_size import model_size
 from launch.plan.config import load_study
 from launch.plan.graph import StudyPoint, build_graph
@@ -131,10 +131,10 @@ def test_weak_scaling_starts_at_one_and_falls() -> None:
 def test_gpu_hours_follow_from_the_rate() -> None:
     point = resnet50(ranks=16, batch=4096)
     target = SlurmTarget(name="slurm", nodes=2)
-    found = preflight(point, target, images_per_second=1000.0)
+    found = forecast(point, target, images_per_second=1000.0)
     assert found.efficiency is not None
     assert found.gpu_hours == pytest.approx(point.images_seen / 1000 / 3600 / found.efficiency)
-    assert preflight(point, target, images_per_second=None).gpu_hours is None
+    assert forecast(point, target, images_per_second=None).gpu_hours is None
 
 
 def test_a_batch_for_each_gpu_is_refused_and_so_is_one_that_the_gpus_do_not_divide(workplace: Workplace) -> None:
