@@ -1,4 +1,4 @@
-"""Dropout by position: its statistics, and what its mask depends on; tests/test_forward_backward.py has ranks and micro-batches."""
+"""Dropout by position: its statistics, what its mask depends on; test_forward_backward.py has ranks, micro-batches."""
 
 import torch
 
