@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from pretrain.data import write_beton
-from pretrain.data.beton import writer as writer
+from pretrain.data.beton import writer
 from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path, manifest_path, read_manifest
 from pretrain.data.sources.open import Source, open_source, synthetic
@@ -29,7 +29,8 @@ _SCRIPT = """
 import os, resource, signal, sys
 from dataclasses import replace
 from pathlib import Path
-from pretrain.data import writer, write_beton
+from pretrain.data import write_beton
+from pretrain.data.beton import writer
 from pretrain.data.sources.open import synthetic
 writer._CHECKPOINT_IMAGES = 8
 source = synthetic("train", 60)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from launch.local import run as local
 from launch.local.process import RunningJob, StopRequest, readable_tail, stop_all
 from launch.lock import StudyLocked, study_lock
 from launch.plan import command_lines as command
+from launch.plan import targets
 from launch.plan.targets import EvaluationResources, LocalTarget, SlurmTarget, overlaps, side_by_side
 from launch.state import process_exists
 from launch.tasks import Job
@@ -109,7 +109,7 @@ def test_training_command_starts_torchrun_only_for_several_ranks() -> None:
 
 
 def test_as_many_runs_side_by_side_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "cores", lambda: 12)
+    monkeypatch.setattr(targets, "cores", lambda: 12)
     for gpus, ranks, expected in (("", 4, 3), ("", 16, 1), ("0,1,2,3,4,5,6,7", 2, 4), ("0,1", 4, 1)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
         assert side_by_side(LocalTarget(ranks=ranks, concurrent_runs="auto")) == expected

@@ -73,7 +73,7 @@ def _source(path: Path, images: npt.NDArray[np.generic], labels: npt.NDArray[np.
     colours = images.shape[3] if images.ndim == 4 else 1
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or colours not in (1, 3):
         raise ValueError(
-            f"{path}: got {images.dtype} {images.shape}, expected uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
+            f"{path}: got {images.dtype} of shape {images.shape}, expected uint8 (N, H, W) or (N, H, W, 1 or 3)"
         )
     if labels is None:
         labels = np.full(len(images), -1)
