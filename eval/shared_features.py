@@ -70,7 +70,7 @@ def share_split(run: RunDirectory, source: FeatureSource, split: str, world: Wor
         return
     mine = extract_features(source, split, device=world.device, rank=world.rank, world_size=world.size)
     parts: list[Features | None] | None = [None] * world.size if world.is_first else None
-    dist.gather_object(mine, parts, dst=0, group=world.control)
+    dist.gather_object(mine, parts, dst=0, group=world.groups.control)
     if parts is not None:
         columns = zip(*(vars(part).values() for part in parts if part is not None))
         keep_features(run, source, split, Features(*(torch.cat(column) for column in columns)))

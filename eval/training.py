@@ -23,6 +23,7 @@ from eval.metrics import accuracy_percent, mean_loss
 from eval.subject import Subject, class_count
 from pretrain.collectives import all_gather_rows, group_rank_and_size, sum_by_gather
 from pretrain.data.batch import Batch
+from pretrain.dist import Groups
 from pretrain.gradients import GradientAverager
 from pretrain.models.encoder import to_float
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
@@ -84,18 +85,20 @@ def train_network(
     settings: TrainingSettings,
     *,
     epochs: int,
+    groups: Groups,
     loss: Loss = label_loss,
     watch: Callable[[], tuple[Tensor, Tensor]] | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Curves:
     """Train ``network`` in place where it is, for ``epochs``; stops early where the loss is no longer a number.
 
-    images: of this rank; the ranks together train the same network as one would, batch norm included.
+    images: of this rank; the ranks of ``groups`` together train the same network as one would, batch norm included.
     watch: gives (logits, labels) of the test images, every settings.test_every_epochs, for the curves and nothing else.
     Collective: every rank calls this.
     """
-    convert_sync_batch_norm(network)
-    gradients, ranks = GradientAverager(list(network.parameters())), group_rank_and_size()[1]
+    convert_sync_batch_norm(network, groups.norm)
+    gradients = GradientAverager(list(network.parameters()), groups.gradients)
+    ranks = group_rank_and_size(groups.gradients)[1]
     device = network.classifier.weight.device
     optimizer = _optimizer(network, rates, settings, batch_size=images.batch_size)
     total, step, curves = epochs * images.batches, 0, Curves()
@@ -116,7 +119,7 @@ def train_network(
             sums += torch.stack([value.detach().double(), right.double()])
             step += 1
             progress(1)
-        loss_sum, right_sum = sum_by_gather(sums).tolist()
+        loss_sum, right_sum = sum_by_gather(sums, groups.loss).tolist()
         train = {
             "train_loss": loss_sum / (images.batches * ranks),
             "train_top1": 100 * right_sum / (images.batches * images.batch_size),
@@ -214,6 +217,7 @@ class Trainer:
                 rates,
                 config.training,
                 epochs=epochs,
+                groups=world.groups,
                 loss=loss,
                 watch=(lambda: self.test_logits(network)) if watched else None,
                 progress=advance,
@@ -236,7 +240,7 @@ class Trainer:
         own_n = padded_n[world.rank * part : (world.rank + 1) * part]
         batches = images.plain(own_n, size_px=size_px, batch_size=self.config.batch_size)
         logits_nK, labels_n = predict(network, batches, self.config.training)
-        logits_nK, labels_n = all_gather_rows(logits_nK, world.control), all_gather_rows(labels_n, world.control)
+        logits_nK, labels_n = (all_gather_rows(part, world.groups.control) for part in (logits_nK, labels_n))
         return logits_nK[: len(index_n)], labels_n[: len(index_n)]
 
 

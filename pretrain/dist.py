@@ -13,17 +13,33 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from pretrain.collectives import Group
+
 TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
+class Groups:
+    """All ranks, once for each kind of traffic; None: the default process group, if there is one.
+
+    A communicator runs its operations in the order in which they were issued. With one for all, a batch norm of the
+    backward would wait until the buckets of gradients that are under way have been summed.
+    """
+
+    loss: Group = None
+    norm: Group = None
+    gradients: Group = None  # and all else that moves numbers of the model: the first broadcast, the online probe
+    control: Group = None  # agreement between hosts: CPU tensors, which never wait for a GPU
+
+
+@dataclass(frozen=True)
 class World:
-    """The ranks of this run and the device of this one. ``control`` is a CPU group that never waits for a GPU."""
+    """The ranks of this run, the device of this one, and the groups in which they talk."""
 
     rank: int
     size: int
     device: torch.device
-    control: dist.ProcessGroup | None = None
+    groups: Groups = Groups()
 
     @property
     def is_first(self) -> bool:
@@ -46,13 +62,13 @@ def ranks_per_node_from_environment() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size_from_environment()))
 
 
-def block_of_ranks(world: World, size: int) -> dist.ProcessGroup | None:
-    """The group of this rank's block of ``size`` neighbouring ranks; None where that is all of them.
+def block_of_ranks(world: World, size: int) -> Group:
+    """The group of this rank's block of ``size`` neighbouring ranks; ``world.groups.norm`` where that is all of them.
 
     Raises ValueError where the blocks would be unequal. Collective: every rank calls this.
     """
     if size == world.size:
-        return None
+        return world.groups.norm
     if size < 1 or world.size % size:
         raise ValueError(f"blocks of {size} ranks do not divide {world.size} ranks")
     # Every rank takes part in making every block: torch 2.11 hangs where a group is made by its own members alone.
@@ -79,11 +95,19 @@ def open_world(device: str = "auto", *, backend: str | None = None, timeout_s: f
     timeout = timedelta(seconds=timeout_s)
     _join(backend, timeout)
     try:
-        control = dist.new_group(backend="gloo", timeout=timeout)
-        assert isinstance(control, dist.ProcessGroup), "a group of all ranks has every rank in it"
-        yield World(rank, size, chosen, control)
+        yield World(rank, size, chosen, _open_groups(timeout))
     finally:
         dist.destroy_process_group()
+
+
+def _open_groups(timeout: timedelta) -> Groups:
+    """A communicator for each kind of traffic. Collective: every rank calls this."""
+    groups = {}
+    for name, backend in {"loss": None, "norm": None, "gradients": None, "control": "gloo"}.items():
+        group = dist.new_group(backend=backend, timeout=timeout, group_desc=name)
+        assert isinstance(group, dist.ProcessGroup), "a group of all ranks has every rank in it"
+        groups[name] = group
+    return Groups(**groups)
 
 
 def _join(backend: str, timeout: timedelta) -> None:
@@ -122,7 +146,7 @@ def any_rank(world: World, flag: bool) -> bool:
     if world.size == 1:
         return flag
     votes = torch.tensor([int(flag)], dtype=torch.int32)
-    dist.all_reduce(votes, dist.ReduceOp.MAX, group=world.control)
+    dist.all_reduce(votes, dist.ReduceOp.MAX, group=world.groups.control)
     return bool(votes.item())
 
 
@@ -131,7 +155,7 @@ def agree_on(world: World, value: int) -> int:
     if world.size == 1:
         return value
     box = torch.tensor([value], dtype=torch.int64)
-    dist.broadcast(box, src=0, group=world.control)
+    dist.broadcast(box, src=0, group=world.groups.control)
     return int(box.item())
 
 
@@ -143,7 +167,7 @@ def mean_over_ranks(world: World, metrics: Mapping[str, Tensor]) -> dict[str, fl
     names = sorted(metrics)
     values = torch.stack([metrics[name].detach().float().reshape(()) for name in names]).cpu().double()
     if world.size > 1:
-        dist.all_reduce(values, group=world.control)
+        dist.all_reduce(values, group=world.groups.control)
         values /= world.size
     return dict(zip(names, values.tolist(), strict=True))
 
@@ -153,4 +177,4 @@ def broadcast_from_first(world: World, tensors: list[Tensor]) -> None:
     """Give every rank the first rank's tensors, in place. Collective: every rank calls this."""
     if world.size > 1:
         for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+            dist.broadcast(tensor, src=0, group=world.groups.gradients)

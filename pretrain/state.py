@@ -69,6 +69,7 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
         objective = objective.to(memory_format=torch.channels_last)
         objective.channels_last = True
     objective.autocast_bf16 = config.precision.autocast == "bf16"
+    objective.group = world.groups.loss
     norm_group = block_of_ranks(world, plan.batch_norm_ranks)
     synchronise_batch_norm(objective, library=config.batch_norm_library, group=norm_group, device=world.device)
     objective = objective.to(world.device)
@@ -82,7 +83,9 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
         trust_coefficient=config.optimizer.trust_coefficient,
         betas=config.optimizer.betas,
     )
-    probe = OnlineProbe(objective.encoder, classes=classes if config.log.online_probe else 0).to(world.device)
+    probe = OnlineProbe(
+        objective.encoder, classes=classes if config.log.online_probe else 0, group=world.groups.gradients
+    ).to(world.device)
     state = TrainState(objective, optimizer, probe)
     if plan.total_steps:
         _measure_costs(state, config, plan, world, norm_group, classes)

@@ -91,7 +91,7 @@ def run_steps(
 ) -> bool:
     """The loop. True when all steps are done, False when the ranks agreed to stop."""
     objective, optimizer, clock = state.objective.train(), state.optimizer, Clock(state.train_seconds)
-    gradients = GradientAverager(list(objective.parameters()))
+    gradients = GradientAverager(list(objective.parameters()), world.groups.gradients)
     for batch in batches(loader, plan, world, first_step=state.step):
         set_learning_rate(optimizer, plan.learning_rate_at(state.step))
         measure = log.due(state.step + 1)
@@ -138,7 +138,7 @@ def open_loader(config: PretrainConfig, world: World) -> Loader:
         global_batch_size=config.global_batch_size,
         rank=world.rank,
         world_size=world.size,
-        group=world.control,
+        group=world.groups.control,
     )
 
 

@@ -38,18 +38,26 @@ def _collectives(harness: Harness) -> list[CheckResult]:
     sums = torch.zeros(2 * batch, device=device)
     moments = torch.zeros(1, 2 * NORM_CHANNELS + 1, device=device)
     bucket = torch.zeros(BUCKET_BYTES // 4, device=device)
-    size = harness.world.size
+    size, groups = harness.world.size, harness.world.groups
     gathered, reduced = (size - 1), 2 * (size - 1) / size  # bytes a rank must receive, per byte it holds
     return [
-        _timed(harness, "all-gather of embeddings", embeddings, gathered, lambda: all_gather_rows(embeddings)),
-        _timed(harness, "all-reduce of row sums", sums, reduced, lambda: all_reduce_(sums)),
-        _timed(harness, "all-gather of a batch norm's moments", moments, gathered, lambda: all_gather_rows(moments)),
-        _timed(harness, "all-reduce of a gradient bucket", bucket, reduced, lambda: all_reduce_(bucket)),
+        _timed(harness, "all-gather of embeddings", embeddings, gathered, lambda x: all_gather_rows(x, groups.loss)),
+        _timed(harness, "all-reduce of row sums", sums, reduced, lambda x: all_reduce_(x, groups.loss)),
+        _timed(
+            harness,
+            "all-gather of a batch norm's moments",
+            moments,
+            gathered,
+            lambda x: all_gather_rows(x, groups.norm),
+        ),
+        _timed(harness, "all-reduce of a gradient bucket", bucket, reduced, lambda x: all_reduce_(x, groups.gradients)),
     ]
 
 
-def _timed(harness: Harness, subject: str, held: Tensor, factor: float, call: Callable[[], Tensor]) -> CheckResult:
-    seconds = harness.largest(_seconds(harness, call))
+def _timed(
+    harness: Harness, subject: str, held: Tensor, factor: float, call: Callable[[Tensor], Tensor]
+) -> CheckResult:
+    seconds = harness.largest(_seconds(harness, lambda: call(held)))
     nbytes = held.numel() * held.element_size()
     rate = factor * nbytes / seconds
     measured = f"{1e6 * seconds:,.0f} us, {rate / 1e9:.2f} GB/s"
@@ -63,7 +71,7 @@ def _seconds(harness: Harness, call: Callable[[], object]) -> float:
     times = []
     for _ in range(REPEATS + 1):
         if harness.world.size > 1:
-            dist.barrier(group=harness.world.control)
+            dist.barrier(group=harness.world.groups.control)
         start = time.perf_counter()
         call()
         if harness.world.device.type == "cuda":
@@ -82,10 +90,11 @@ def _loss(harness: Harness) -> CheckResult:
     pairs, width = harness.config.global_batch_size // harness.world.size, _width(harness)
     generator = torch.Generator().manual_seed(harness.world.rank)
     views = [harness.on_device(torch.randn(pairs, width, generator=generator)).requires_grad_() for _ in range(2)]
+    group = harness.world.groups.loss
     temperature = getattr(harness.config.objective, "temperature", DEFAULT_TEMPERATURE)
 
     def once() -> None:
-        torch.autograd.backward(ntxent_loss(views[0], views[1], temperature=temperature))
+        torch.autograd.backward(ntxent_loss(views[0], views[1], temperature=temperature, group=group))
 
     once()  # opens connections and keeps what is kept
     growth = harness.largest(float(peak_growth_bytes(once, harness.world.device)))

@@ -47,9 +47,9 @@ def _compare(harness: Harness, config: ObjectiveConfig, subject: str, micro_batc
     start = in_float64(small_objective(config, harness.config.encoder, images=images, seed=harness.config.seed))
     batch = global_batch(images, seed=1)
     shared, alone = on_all_ranks(harness, start), on_one_rank(harness, start, harness.solo)
-    found = _step(shared, own_part(harness, batch), None, micro_batches)
+    found = _step(shared, own_part(harness, batch), harness.world.groups.gradients, micro_batches)
     # A loss without terms between images (BYOL's) is its rank's mean; the others are the global loss on every rank.
-    found["loss"] = all_reduce_(found["loss"]) / harness.world.size
+    found["loss"] = all_reduce_(found["loss"], harness.world.groups.loss) / harness.world.size
     expected = _step(alone, whole(harness, batch), harness.solo, micro_batches)
     gradient, wanted = found["gradient"], expected["gradient"]
     lengths = gradient.norm(), wanted.norm()
@@ -111,7 +111,7 @@ def _compare_norm(
     own = (harness.own(t).to(dtype).contiguous(memory_format=memory_format) for t in (x, dy))
     found = _run(net, *own)
     # A rank holds its share of the parameters' gradients.
-    found["parameters"] = all_reduce_(found["parameters"])
+    found["parameters"] = all_reduce_(found["parameters"], harness.world.groups.gradients)
     errors = {
         "forward": relative_error(found["y"], harness.own(expected["y"])),
         "backward": relative_error(found["dx"], harness.own(expected["dx"])),

@@ -59,7 +59,7 @@ class Harness:
         if self.world.size == 1:
             return value
         box = torch.tensor([value], dtype=torch.float64)
-        dist.all_reduce(box, dist.ReduceOp.MAX, group=self.world.control)
+        dist.all_reduce(box, dist.ReduceOp.MAX, group=self.world.groups.control)
         return float(box)
 
     def all_equal(self, x: Tensor) -> bool:
@@ -68,7 +68,7 @@ class Harness:
             return True
         mine = x.detach().cpu().contiguous().flatten().view(torch.uint8)
         of_first = mine.clone()
-        dist.broadcast(of_first, src=0, group=self.world.control)
+        dist.broadcast(of_first, src=0, group=self.world.groups.control)
         return self.largest(float(not torch.equal(mine, of_first))) == 0.0
 
     def on_device(self, x: Tensor) -> Tensor:
@@ -168,6 +168,7 @@ def on_all_ranks(harness: Harness, objective: Objective) -> Objective:
     shared = copy.deepcopy(objective)
     library = harness.config.batch_norm_library
     synchronise_batch_norm(shared, library=library, group=harness.norm_group, device=harness.world.device)
+    shared.group = harness.world.groups.loss
     return shared.to(harness.world.device).train()
 
 

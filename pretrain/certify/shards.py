@@ -71,7 +71,7 @@ def _order(harness: Harness, index_n: Indices, epoch: int, *, known: bool) -> Ch
 
 def _of_all_ranks(harness: Harness, own: Indices) -> Indices:
     # Through the device: NCCL has no CPU tensors.
-    gathered = all_gather_rows(harness.on_device(torch.from_numpy(own)[None]))
+    gathered = all_gather_rows(harness.on_device(torch.from_numpy(own)[None]), harness.world.groups.loss)
     joined: Indices = gathered.cpu().numpy()
     return joined
 

@@ -57,7 +57,7 @@ def lars_findings(harness: Harness) -> list[CheckResult]:
         {"params": [w for w in weights if w.dim() == 1], "adapt": False},
     ]
     optimizer = LARS(groups, LARS_LEARNING_RATE, momentum=MOMENTUM, trust_coefficient=TRUST)
-    averager = GradientAverager(weights)
+    averager = GradientAverager(weights, harness.world.groups.gradients)
     for step in gradients:
         loss = torch.stack([(w * harness.on_device(g[harness.world.rank])).sum() for w, g in zip(weights, step)]).sum()
         torch.autograd.backward(loss)
@@ -92,7 +92,7 @@ def training_findings(harness: Harness) -> list[CheckResult]:
     start = small_objective(config.objective, config.encoder, images=images, seed=config.seed)
     shared, alone = on_all_ranks(harness, start), on_one_rank(harness, start, harness.solo)
     batches = [global_batch(images, seed) for seed in range(STEPS)]
-    found = _train(harness, shared, [own_part(harness, batch) for batch in batches], None)
+    found = _train(harness, shared, [own_part(harness, batch) for batch in batches], harness.world.groups.gradients)
     expected = _train(harness, alone, [whole(harness, batch) for batch in batches], harness.solo)
     moved = expected - harness.on_device(flat([*start.parameters(), *_statistics(start)]))
     error = float((found - expected).norm() / moved.norm())

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.distributed_c10d import _resolve_process_group  # type: ignore[attr-defined]
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.collectives import Group, all_gather_rows, group_rank_and_size, sum_by_gather
@@ -46,19 +47,6 @@ def convert_sync_batch_norm(module: nn.Module, group: Group = None) -> nn.Module
     return module
 
 
-class _GroupReference:
-    """A process group as a module can hold it: a copied module shares it, a pickled one goes to the default group."""
-
-    def __init__(self, group: Group = None) -> None:
-        self.group = group
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _GroupReference:
-        return self
-
-    def __reduce__(self) -> tuple[type[_GroupReference], tuple[()]]:
-        return (_GroupReference, ())
-
-
 class SyncBatchNorm(_BatchNorm):
     """Takes over the parameters and buffers of a BatchNorm1d, 2d or 3d.
 
@@ -72,18 +60,30 @@ class SyncBatchNorm(_BatchNorm):
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(plain, name))
         self.training = plain.training
-        self._reference = _GroupReference(group)
+        # By name: unlike the group itself, a name can be copied and pickled with the module.
+        self._group_name = None if group is None else group.group_name
         # What the replaced class accepts: (B, C), (B, C, L), (B, C, H, W), (B, C, D, H, W).
         self._check_dimensions: Callable[..., None] = type(plain)._check_input_dim
+
+    @property
+    def group(self) -> Group:
+        """The ranks that share the moments; None: the default process group, if there is one.
+
+        Raises RuntimeError in a process that has no group of that name.
+        """
+        if self._group_name is None:
+            return None
+        group: Group = _resolve_process_group(self._group_name)
+        return group
 
     def _check_input_dim(self, input: Tensor) -> None:
         self._check_dimensions(self, input)
 
     def forward(self, input: Tensor) -> Tensor:
         """Collective while training: every rank calls this. Raises ValueError for a wrong number of dimensions."""
-        group = self._reference.group
         if not self.training:
             return super().forward(input)
+        group = self.group
         self._check_input_dim(input)
         x = input.contiguous(memory_format=_memory_format(input))
         if group_rank_and_size(group)[1] == 1 and (x.is_cuda or not batch_norm_cpu.needs_folding(x)):

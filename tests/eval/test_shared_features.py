@@ -19,7 +19,7 @@ from eval.result import EvaluationError, Stopwatch, open_evaluation
 from eval.shared_features import share_features, trains_on_images
 from eval.subject import open_subject
 from pretrain.config import AugmentationConfig
-from pretrain.dist import World
+from pretrain.dist import Groups, World
 from tests.eval.runs import SIDE, result_of, write_run
 from tests.ranks import Ranks
 
@@ -28,7 +28,7 @@ def share(group: dist.ProcessGroup, run: Path, task: str, overrides: list[str]) 
     """On each rank; returns what it was refused with."""
     config = evaluation_config(task, overrides)
     assert isinstance(config, FeatureConfig)
-    world = World(dist.get_rank(group), dist.get_world_size(group), torch.device("cpu"), group)
+    world = World(dist.get_rank(group), dist.get_world_size(group), torch.device("cpu"), Groups(control=group))
     try:
         share_features(open_evaluation(task, run, config), world)
     except EvaluationError as error:
@@ -99,7 +99,7 @@ def train_together(group: dist.ProcessGroup | None, run: Path, task: str) -> dic
     evaluation = open_evaluation(task, run, config)
     if group is None:
         return evaluate_subject(open_subject(evaluation, Stopwatch()))
-    world = World(dist.get_rank(), dist.get_world_size(), torch.device("cpu"), group)
+    world = World(dist.get_rank(), dist.get_world_size(), torch.device("cpu"), Groups(control=group))
     share_features(evaluation, world)
     return evaluate_subject(open_subject(evaluation, Stopwatch(), world))
 
