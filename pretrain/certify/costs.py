@@ -13,7 +13,7 @@ from torch import Tensor
 from pretrain.certify.harness import CheckResult, Harness
 from pretrain.collectives import all_gather_rows, all_reduce_
 from pretrain.gradients import BUCKET_BYTES
-from pretrain.kernels import contrastive_tiles
+from pretrain.kernels.contrastive_work import tile_rows
 from pretrain.losses.ntxent import ntxent_loss
 from pretrain.measure import peak_growth_bytes
 from pretrain.objectives.config import DCLConfig, SimCLRConfig
@@ -100,8 +100,7 @@ def _loss(harness: Harness) -> CheckResult:
     growth = harness.largest(float(peak_growth_bytes(once, harness.world.device)))
     seconds = harness.largest(_seconds(harness, once))
     rows = 2 * harness.config.global_batch_size
-    on_cuda = harness.world.device.type == "cuda"
-    tile = min(contrastive_tiles.TILE_ROWS_ACCELERATOR if on_cuda else contrastive_tiles.TILE_ROWS_CPU, rows)
+    tile = min(tile_rows(harness.world.device.type), rows)
     allowed = 4 * (8 * rows * width + 4 * tile * tile) + 16 * MIB
     square = 4 * rows * rows / harness.world.size
     measured = f"{1e3 * seconds:,.1f} ms, {growth / MIB:,.0f} MiB (one matrix of similarities: {square / MIB:,.0f} MiB)"

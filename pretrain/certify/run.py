@@ -18,6 +18,7 @@ from rich.table import Table
 from pretrain.certify.costs import cost_findings
 from pretrain.certify.exactness import batch_norm_findings, gradient_findings
 from pretrain.certify.harness import CheckResult, Harness
+from pretrain.certify.kernels import kernel_findings
 from pretrain.certify.shards import configuration_findings, shard_findings
 from pretrain.certify.training import lars_findings, training_findings
 from pretrain.config import PretrainConfig, run_fingerprint
@@ -27,6 +28,7 @@ from pretrain.rundir import environment, write_json
 
 CHECKS: dict[str, Callable[[Harness], list[CheckResult]]] = {
     "ranks": configuration_findings,
+    "kernels": kernel_findings,
     "gradient": gradient_findings,
     "batch norm": batch_norm_findings,
     "LARS": lars_findings,

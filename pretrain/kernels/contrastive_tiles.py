@@ -1,6 +1,6 @@
 """Tile arithmetic of the contrastive losses: sums and gradients over all pairs of rows, one tile at a time.
 
-These three functions are all that is quadratic in the batch, and all that a kernel for one device would replace.
+These three functions are all that is quadratic in the batch; `backend` says what each of them computes.
 
 Rows are u = z·sqrt(log2(e) / temperature) with z of unit length, so that similarities come in powers of two: the
 exponential of z_i.z_k / temperature is 2^(u_i.u_k), and exp2 is the faster function. A row itself and its positive
@@ -15,18 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretrain.kernels.contrastive_products import Products, Span, products_of
+from pretrain.kernels.contrastive_products import Products, Span
 from pretrain.kernels.contrastive_work import Between, Within
 
-# Rows of a tile; even, so that a row and its positive share a tile. On a CPU a tile and its weights stay in the cache.
-TILE_ROWS_CPU = 512
-TILE_ROWS_ACCELERATOR = 4096
 
-
-def negative_maxima(u_MD: Tensor, work: Iterable[Within | Between]) -> Tensor:
-    """(M,) the largest u_i.u_k over the negatives k of row i that `work` visits; where none, the lowest number."""
+def negative_maxima(products: Products, tile_rows: int, work: Iterable[Within | Between]) -> Tensor:
+    """(M,) the largest similarities, in tiles of so many rows."""
+    u_MD, scratch = products.u_MD, _Scratch(products.u_MD, tile_rows)
     maxima_M = u_MD.new_full((u_MD.shape[0],), torch.finfo(u_MD.dtype).min)
-    products, scratch = products_of(u_MD), _Scratch(u_MD)
     for tile in _tiles(work, scratch.rows):
         s_CIJ = _similarities(products, tile, scratch)
         a, b = tile.a.of(maxima_M), tile.b.of(maxima_M)
@@ -36,13 +32,15 @@ def negative_maxima(u_MD: Tensor, work: Iterable[Within | Between]) -> Tensor:
     return maxima_M
 
 
-def negative_sums(u_MD: Tensor, work: Iterable[Within | Between], shift: float | Tensor) -> Tensor:
-    """(M,) the sum of 2^(u_i.u_k - shift_i) over the negatives k of row i that `work` visits.
+def negative_sums(
+    products: Products, tile_rows: int, work: Iterable[Within | Between], shift: float | Tensor
+) -> Tensor:
+    """(M,) the sums of exponentials. Each pair of rows that is visited counts for both.
 
-    Each pair of rows that is visited counts for both. shift is one number for all rows or a tensor (M,).
+    shift is one number for all rows or a tensor (M,).
     """
-    sums_M = u_MD.new_zeros(u_MD.shape[0])
-    products, scratch = products_of(u_MD), _Scratch(u_MD)
+    scratch = _Scratch(products.u_MD, tile_rows)
+    sums_M = products.u_MD.new_zeros(products.u_MD.shape[0])
     for tile in _tiles(work, scratch.rows):
         s_CIJ = _similarities(products, tile, scratch)
         if isinstance(shift, Tensor):
@@ -61,19 +59,16 @@ def negative_sums(u_MD: Tensor, work: Iterable[Within | Between], shift: float |
 
 
 def negative_gradient(
-    u_MD: Tensor,
+    products: Products,
+    tile_rows: int,
     within: Iterable[Within],
     others: Iterable[Between],
     own: tuple[int, int],
     shift: float | Tensor,
     weight_M: Tensor | None,
 ) -> Tensor:
-    """Rows own[0] to own[1] of sum_k (P_ik + P_ki) u_k over the negatives k that the work visits.
-
-    P_ik = weight_i·2^(u_i.u_k - shift) with one shift for all rows; or P_ik = 2^(u_i.u_k - shift_i), weight_M None.
-    `within` must lie in the own rows; of `others` only the first side, which must lie there too, gets a gradient.
-    """
-    products, scratch = products_of(u_MD), _Scratch(u_MD)
+    """The gradient of the own rows."""
+    scratch = _Scratch(products.u_MD, tile_rows)
     products.start_gradient(*own)
     for symmetric, work in ((True, within), (False, others)):
         for tile in _tiles(work, scratch.rows):
@@ -96,8 +91,8 @@ class _Tile:
 class _Scratch:
     """Memory for two tiles, allocated once: fresh pages cost more than the arithmetic on them."""
 
-    def __init__(self, like: Tensor) -> None:
-        self.rows = TILE_ROWS_CPU if like.device.type == "cpu" else TILE_ROWS_ACCELERATOR
+    def __init__(self, like: Tensor, rows: int) -> None:
+        self.rows = rows
         self._like = like
         self._buffers: list[Tensor | None] = [None, None]
 

@@ -7,9 +7,21 @@ only, which adds to the sums of both. In the backward a rank visits its own rows
 so needs nothing from anybody.
 """
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+# Rows of a tile, over which similarities are computed at a time; even, so that a row and its positive share a tile.
+# On a CPU a tile and its weights stay in the cache; a GPU wants large products.
+TILE_ROWS_CPU = 512
+TILE_ROWS_ACCELERATOR = 4096
+
+
+def tile_rows(backend: str) -> int:
+    """Rows of a tile of the backend of this name. Two tiles at a time are what a loss takes beside its rows."""
+    return TILE_ROWS_CPU if backend == "cpu" else TILE_ROWS_ACCELERATOR
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pretrain.collectives import Group, all_gather_rows, all_reduce_, group_rank_and_size
-from pretrain.kernels.contrastive_tiles import negative_gradient, negative_maxima, negative_sums
+from pretrain.kernels.backend import backend_of
 from pretrain.kernels.contrastive_work import Between, Within, divide_work
 from pretrain.losses.precision import check_pair, full_precision, without_autocast
 
@@ -78,7 +78,7 @@ def scaled_rows(z_a: Tensor, z_b: Tensor, temperature: float | Tensor) -> Tensor
 
 def _largest_similarity(temperature: float | Tensor, u_ND: Tensor) -> float | None:
     """The bound 1 / (temperature ln 2) of all u_i.u_k; None where only the device knows it."""
-    if isinstance(temperature, Tensor) and temperature.device.type != "cpu":
+    if isinstance(temperature, Tensor) and backend_of(temperature.device).reading_waits:
         return None
     return 1.0 / (LN2 * float(temperature))
 
@@ -101,12 +101,12 @@ class _Contrastive(torch.autograd.Function):
         rank, world_size = group_rank_and_size(group)
         rows = u_ND.shape[0]
         work = divide_work(rank, world_size, rows // 2, group_pairs)
-        u_MD = all_gather_rows(u_ND, group)
+        u_MD, backend = all_gather_rows(u_ND, group), backend_of(u_ND.device)
         shift: float | Tensor | None = _common_shift(bound, u_MD.dtype)
         visits: tuple[Within | Between, ...] = (*work.within, *work.between)
         if shift is None:
-            shift = all_reduce_(negative_maxima(u_MD, visits), group, op="max")
-        sums_M = all_reduce_(negative_sums(u_MD, visits, shift), group)
+            shift = all_reduce_(backend.negative_maxima(u_MD, visits), group, op="max")
+        sums_M = all_reduce_(backend.negative_sums(u_MD, visits, shift), group)
 
         # Everything below is O(M·D) and the same on every rank. log_odds: of all negatives against the positive.
         u_GVD = u_MD.view(-1, 2, u_MD.shape[1])
@@ -130,7 +130,8 @@ class _Contrastive(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         u_MD, weight_M, missing_N = ctx.saved_tensors
         with without_autocast(u_MD):
-            du_ND = negative_gradient(u_MD, ctx.work.within, ctx.work.others, ctx.own, ctx.shift, weight_M)
+            backend = backend_of(u_MD.device)
+            du_ND = backend.negative_gradient(u_MD, ctx.work.within, ctx.work.others, ctx.own, ctx.shift, weight_M)
         du_BVD = du_ND.view(-1, 2, du_ND.shape[1])
         u_BVD = u_MD[ctx.own[0] : ctx.own[1]].view(du_BVD.shape)
         pull_B1 = missing_N.view(-1, 2).sum(1, keepdim=True)

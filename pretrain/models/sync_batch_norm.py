@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.collectives import Group, all_gather_rows, group_rank_and_size, sum_by_gather
 from pretrain.errors import ConfigError, Problem
-from pretrain.kernels import batch_norm_cpu as batch_norm_cpu
+from pretrain.kernels.backend import NormOperands, backend_of
 
 
 def convert_sync_batch_norm(module: nn.Module, group: Group = None) -> nn.Module:
@@ -50,7 +50,7 @@ def convert_sync_batch_norm(module: nn.Module, group: Group = None) -> nn.Module
 class SyncBatchNorm(_BatchNorm):
     """Takes over the parameters and buffers of a BatchNorm1d, 2d or 3d.
 
-    On one rank it is exactly that module, but for channels_last tensors on a CPU: see `batch_norm_cpu`.
+    On one rank it is exactly that module where that is precise: see `batch_norm_cpu`.
     """
 
     def __init__(self, plain: _BatchNorm, group: Group = None) -> None:
@@ -86,7 +86,7 @@ class SyncBatchNorm(_BatchNorm):
         group = self.group
         self._check_input_dim(input)
         x = input.contiguous(memory_format=_memory_format(input))
-        if group_rank_and_size(group)[1] == 1 and (x.is_cuda or not batch_norm_cpu.needs_folding(x)):
+        if group_rank_and_size(group)[1] == 1 and backend_of(x.device).plain_is_precise(x):
             return super().forward(input)
         with torch.no_grad():
             moments = _global_moments(x, group)
@@ -116,19 +116,9 @@ class _Moments(NamedTuple):
     counts_W: Tensor
 
 
-class _Operands(NamedTuple):
-    """What both reductions of the backward read."""
-
-    dy: Tensor
-    x: Tensor
-    weight: Tensor | None
-    mean_C: Tensor
-    invstd_C: Tensor
-
-
 def _global_moments(x: Tensor, group: Group) -> _Moments:
     channels = x.shape[1]
-    mean_C, var_C = _local_moments(x)
+    mean_C, var_C = backend_of(x.device).moments(x)
     local = mean_C.new_full((1, 2 * channels + 1), x.numel() // channels)
     local[0, :channels], local[0, channels:-1] = mean_C, var_C
     gathered = all_gather_rows(local, group)
@@ -138,14 +128,6 @@ def _global_moments(x: Tensor, group: Group) -> _Moments:
     mean_C = (shares_W1 * means_WC).sum(0)
     var_C = (shares_W1 * (vars_WC + (means_WC - mean_C).square())).sum(0)
     return _Moments(mean_C, var_C, total, counts_W1.flatten())
-
-
-def _local_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of this rank's positions, float32 for a half-precision x."""
-    if x.is_cuda:
-        mean_C, invstd_C = torch.batch_norm_stats(x, 0.0)
-        return mean_C, torch.where(invstd_C > 0, invstd_C.pow(-2), 0.0)
-    return batch_norm_cpu.moments(x)
 
 
 class _Normalise(torch.autograd.Function):
@@ -164,43 +146,22 @@ class _Normalise(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, mean_C, invstd_C, counts_W)
         ctx.group = group
-        if x.is_cuda:
-            return torch.batch_norm_elemt(x, weight, bias, mean_C, invstd_C, 0.0)
-        return batch_norm_cpu.scale_and_shift(x, mean_C, invstd_C, weight, bias)
+        return backend_of(x.device).normalise(x, mean_C, invstd_C, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean_C, invstd_C, counts_W = ctx.saved_tensors
-        operands = _Operands(grad.contiguous(memory_format=_memory_format(x)), x, weight, mean_C, invstd_C)
-        dweight_C, dbias_C = _local_sums(operands)
+        backend, dy = backend_of(x.device), grad.contiguous(memory_format=_memory_format(x))
+        operands = NormOperands(dy, x, weight, mean_C, invstd_C)
+        dweight_C, dbias_C = backend.gradient_sums(operands)
         # The parameters' gradients stay this rank's share: averaging them over the ranks is the caller's.
         sums = sum_by_gather(torch.stack((dweight_C, dbias_C)), ctx.group)
-        dx = _gradient_of_input(operands, sums, counts_W) if ctx.needs_input_grad[0] else None
+        dx = backend.gradient_of_input(operands, sums, counts_W) if ctx.needs_input_grad[0] else None
         # A norm may have neither, or a scale alone.
         dweight = dweight_C if ctx.needs_input_grad[1] else None
         dbias = dbias_C if ctx.needs_input_grad[2] else None
         return dx, dweight, dbias, None, None, None, None
-
-
-def _local_sums(o: _Operands) -> tuple[Tensor, Tensor]:
-    """(sum of dy·xhat, sum of dy) over this rank's positions, in one pass over the data."""
-    if o.x.is_cuda:
-        reduced = torch.batch_norm_backward_reduce(o.dy, o.x, o.mean_C, o.invstd_C, o.weight, True, False, False)
-        return reduced[1] * o.invstd_C, reduced[0]
-    return batch_norm_cpu.gradient_sums(o.dy, o.x, o.mean_C, o.invstd_C)
-
-
-def _gradient_of_input(o: _Operands, sums: Tensor, counts_W: Tensor) -> Tensor:
-    """dx of the equation above; sums are the global sums of dy·xhat and dy."""
-    if o.x.is_cuda:
-        return torch.batch_norm_backward_elemt(
-            o.dy, o.x, o.mean_C, o.invstd_C, o.weight, sums[1], sums[0] / o.invstd_C, counts_W.to(torch.int32)
-        )
-    scale_C = o.invstd_C if o.weight is None else o.invstd_C * o.weight
-    xhat_scale_C, shift_C = -scale_C * sums / counts_W.sum()
-    dx = batch_norm_cpu.scale_and_shift(o.x, o.mean_C, o.invstd_C, xhat_scale_C, shift_C)
-    return dx.addcmul_(o.dy, scale_C.view(-1, *[1] * (dx.dim() - 2)).to(dx.dtype))
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:

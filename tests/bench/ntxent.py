@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from pretrain.collectives import all_gather_rows
 from pretrain.kernels.contrastive_products import products_of
 from pretrain.kernels.contrastive_tiles import _probabilities, _Scratch, _tiles
-from pretrain.kernels.contrastive_work import Between
+from pretrain.kernels.contrastive_work import TILE_ROWS_CPU, Between
 from pretrain.losses.contrastive import scaled_rows
 from pretrain.losses.ntxent import ntxent_loss
 from tests.bench.timing import interleaved, peak_growth_mib, report
@@ -75,7 +75,7 @@ class ReduceScattered(torch.autograd.Function):
     def forward(ctx: Any, u_ND: Tensor, group: dist.ProcessGroup) -> Tensor:
         rank, rows = dist.get_rank(group), u_ND.shape[0]
         u_MD = all_gather_rows(u_ND, group)
-        products, scratch = products_of(u_MD), _Scratch(u_MD)
+        products, scratch = products_of(u_MD), _Scratch(u_MD, TILE_ROWS_CPU)
         sums_M = u_MD.new_zeros(u_MD.shape[0])
         ctx.work = [Between(rank * rows, (rank + 1) * rows, 0, u_MD.shape[0])]
         for tile in _tiles(ctx.work, scratch.rows):
@@ -89,7 +89,7 @@ class ReduceScattered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         u_MD, weight_M = ctx.saved_tensors
-        products, scratch = products_of(u_MD), _Scratch(u_MD)
+        products, scratch = products_of(u_MD), _Scratch(u_MD, TILE_ROWS_CPU)
         products.start_gradient(0, u_MD.shape[0])
         for tile in _tiles(ctx.work, scratch.rows):
             p_CIJ = _probabilities(products, tile, scratch, 0.0, weight_M)

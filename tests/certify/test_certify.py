@@ -64,7 +64,7 @@ def test_these_ranks_are_one_rank(ranks: Ranks) -> None:
     findings = found(ranks, {}, list(CHECKS))
     assert not failed(findings), [f for f in findings if not f.passed]
     assert {f.check for f in findings} == {
-        *("ranks", "gradient", "batch norm", "LARS", "three steps", "shards", "communication", "loss")
+        *("ranks", "kernels", "gradient", "batch norm", "LARS", "three steps", "shards", "communication", "loss")
     }
     objectives = " ".join(f.subject for f in findings if f.check == "gradient")
     for name in ("simclr", "dcl", "barlow_twins", "vicreg", "wmse", "byol", "simsiam", "supervised", "micro-batches"):

@@ -20,6 +20,7 @@ from eval.metrics import balanced_subset, held_out_mask
 from eval.tasks import finetune
 from eval.training import Rates, predict, train_network
 from pretrain.config import AugmentationConfig, EncoderConfig
+from pretrain.dist import Groups
 from tests.eval.runs import SIDE, result_of, write_data, write_run
 
 TINY = EncoderConfig(architecture="resnet18", width=0.125, stem="strided")
@@ -67,7 +68,7 @@ def test_training_is_nesterov_with_a_cosine(small_data: Path) -> None:
     images = train.augmented(train.index_N, crop_and_flip(AugmentationConfig(), size_px=SIDE), batch_size=32, seed=5)
     settings, rates = TrainingSettings(batch_size=32), Rates(encoder=0.3, head=1.5, weight_decay=0.01)
     trained = new_network(new_encoder(TINY, seed=1), 6, seed=2)
-    curves = train_network(trained, images, rates, settings, epochs=2)
+    curves = train_network(trained, images, rates, settings, epochs=2, groups=Groups())
     expected = new_network(new_encoder(TINY, seed=1), 6, seed=2).train()
     velocity = {name: torch.zeros_like(value) for name, value in expected.named_parameters()}
     losses = []

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain.kernels import contrastive_tiles
+from pretrain.kernels import contrastive_work
 from tests.ranks import Ranks
 
 Loss = Callable[..., Tensor]
@@ -34,7 +34,7 @@ def through_layer(loss: Loss, x_a: Tensor, x_b: Tensor, output_width: int = 5) -
     weight = torch.randn(output_width, x_a.shape[1], generator=generator, dtype=torch.float64)
     weight = weight.to(x_a.dtype).requires_grad_()
     x_a, x_b = x_a.clone().requires_grad_(), x_b.clone().requires_grad_()
-    with mock.patch.object(contrastive_tiles, "TILE_ROWS_CPU", 6):
+    with mock.patch.object(contrastive_work, "TILE_ROWS_CPU", 6):
         value = loss(x_a @ weight.t(), x_b @ weight.t())
         value.backward()
     gradients = (weight.grad, x_a.grad, x_b.grad)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain.kernels import contrastive_products, contrastive_tiles
+from pretrain.kernels import backend, contrastive_products, contrastive_work
 from pretrain.losses import contrastive
 from pretrain.losses.ntxent import ntxent_loss
 from tests.losses.across_ranks import assert_close, assert_one_rank, make_views, through_layer
@@ -164,7 +164,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("loss", [ntxent_loss, ntxent_with_a_shift_per_row])
 def test_no_tensor_is_larger_than_a_tile_or_the_rows(loss: Any) -> None:
     z_a, z_b = torch.randn(2, 1000, 16).requires_grad_()
-    with mock.patch.object(contrastive_tiles, "TILE_ROWS_CPU", 64), LargestTensor() as largest:
+    with mock.patch.object(contrastive_work, "TILE_ROWS_CPU", 64), LargestTensor() as largest:
         loss(z_a, z_b, temperature=0.1).backward()
         loss(z_a, z_b, temperature=0.1, negatives=2).backward()
     assert largest.numel == 2 * 1000 * 16
@@ -176,7 +176,7 @@ def test_the_products_of_onednn_are_those_of_torch(negatives: int | None) -> Non
     assert linear is not None, "this torch has lost the operation: drop the class that uses it"
     x_a, x_b = (x.float() for x in make_views(20, 7))
     options = {"temperature": 0.1, "negatives": negatives}
-    with mock.patch.object(contrastive_tiles, "products_of", lambda u: contrastive_products.OneDnnProducts(u, linear)):
+    with mock.patch.object(backend, "products_of", lambda u: contrastive_products.OneDnnProducts(u, linear)):
         actual = through_layer(lambda a, b: ntxent_loss(a, b, **options), x_a, x_b)
     expected = through_layer(lambda a, b: naive_ntxent(a, b, **options), x_a.double(), x_b.double())
     for name, value in actual.items():
