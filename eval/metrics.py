@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pretrain.randomness import GOLDEN, mix64, shift_right, signed
+
 LARGEST_CONFUSION = 100  # classes: beyond them the table is a million numbers that nobody reads
 NORMAL_975 = 1.959963984540054  # two-sided 95 %
 
@@ -95,8 +97,8 @@ def held_out_mask(index_N: Tensor, *, fraction: float, seed: int) -> Tensor:
 
     The hash is splitmix64 (Steele et al. 2014), so that the same image is held out whatever stands beside it.
     """
-    state_N = _mix(index_N.to(torch.int64).cpu() + _mix(torch.tensor(_signed(seed))))
-    uniform_N = _shift_right(state_N, 11).double() * 2.0**-53
+    state_N = _mix(index_N.to(torch.int64).cpu() + _mix(torch.tensor(signed(seed))))
+    uniform_N = shift_right(state_N, 11).double() * 2.0**-53
     return (uniform_N < fraction).to(index_N.device)
 
 
@@ -109,7 +111,7 @@ def balanced_subset(y_N: Tensor, index_N: Tensor, *, fraction: float, seed: int)
     """
     if fraction >= 1:
         return torch.arange(len(y_N))
-    key_N = _mix(_mix(index_N.to(torch.int64).cpu()) + _mix(torch.tensor(_signed(seed))))
+    key_N = _mix(_mix(index_N.to(torch.int64).cpu()) + _mix(torch.tensor(signed(seed))))
     y_N = y_N.cpu()
     present = torch.unique(y_N).tolist()
     each = max(1, round(fraction * len(y_N) / len(present)))
@@ -121,16 +123,5 @@ def balanced_subset(y_N: Tensor, index_N: Tensor, *, fraction: float, seed: int)
 
 
 def _mix(value: Tensor) -> Tensor:
-    """splitmix64's step on int64 tensors, whose products wrap as unsigned ones do."""
-    z = value + _signed(0x9E3779B97F4A7C15)
-    z = (z ^ _shift_right(z, 30)) * _signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shift_right(z, 27)) * _signed(0x94D049BB133111EB)
-    return z ^ _shift_right(z, 31)
-
-
-def _shift_right(value: Tensor, bits: int) -> Tensor:
-    return (value >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
+    """splitmix64's step."""
+    return mix64(value + GOLDEN)

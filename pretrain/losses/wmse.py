@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pretrain.collectives import Group, all_gather_rows_shared
 from pretrain.losses.precision import check_pair, full_precision, without_autocast
+from pretrain.randomness import permutation
 
 
 def wmse_loss(
@@ -49,7 +50,7 @@ def wmse_loss(
             return _loss_of_parts(z_G2D[None], shrinkage)
         total = z_G2D.new_zeros(())
         for iteration in range(iterations):
-            order_G = _shuffled(global_pairs, seed, draw, iteration, z_G2D.device)
+            order_G = permutation(global_pairs, (seed, draw, iteration), z_G2D.device)
             total = total + _loss_of_parts(z_G2D[order_G].view(-1, size, 2, dimensions), shrinkage)
         return total / iterations
 
@@ -82,21 +83,3 @@ def _loss_of_parts(z_PS2D: Tensor, shrinkage: float) -> Tensor:
     white_P2DS = torch.linalg.solve_triangular(factor_P2DD, centred_P2SD.mT, upper=False)
     white_P2DS = F.normalize(white_P2DS, dim=2)
     return 2.0 - 2.0 * (white_P2DS[:, 0] * white_P2DS[:, 1]).sum(1).mean()
-
-
-def _shuffled(count: int, seed: int, draw: int | Tensor, iteration: int, device: torch.device) -> Tensor:
-    """A permutation of range(count): the order of the hashes of (seed, draw, iteration, index)."""
-    hashes = torch.arange(count, device=device)
-    for part in (seed, draw, iteration):
-        hashes = _mixed(hashes * _ODD + part)
-    return hashes.argsort(stable=True)
-
-
-_ODD = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number
-
-
-def _mixed(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele et al. 2014). int64 wraps around; a shift must not copy the sign."""
-    x = (x ^ ((x >> 30) & (2**34 - 1))) * -4658895280553007687
-    x = (x ^ ((x >> 27) & (2**37 - 1))) * -7723592293110705685
-    return x ^ ((x >> 31) & (2**33 - 1))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.objectives.config import ProjectorConfig
+from pretrain.randomness import mix32
 
 # Dropout whose mask is a function of (seed, step, position in the global batch, feature): the same on any ranks.
 #
@@ -18,7 +19,6 @@ from pretrain.objectives.config import ProjectorConfig
 
 
 _BITS = 24  # a float32 holds them exactly
-_LOW = 0xFFFFFFFF
 
 
 class PositionalDropout(nn.Module):
@@ -42,8 +42,8 @@ class PositionalDropout(nn.Module):
         if not self.training:
             return x_NF
         assert self.rows_N is not None, "rows_N tells where each row belongs"
-        row_key_N1 = _hash(self.rows_N ^ _hash(self.draw ^ self.key))[:, None]
-        bits_NF = _hash(row_key_N1 ^ _hash(torch.arange(x_NF.shape[1], device=x_NF.device))) >> (32 - _BITS)
+        row_key_N1 = mix32(self.rows_N ^ mix32(self.draw ^ self.key))[:, None]
+        bits_NF = mix32(row_key_N1 ^ mix32(torch.arange(x_NF.shape[1], device=x_NF.device))) >> (32 - _BITS)
         kept_NF = bits_NF >= round(self.probability * 2**_BITS)
         scale_NF = kept_NF.to(x_NF.dtype) / (1 - self.probability)
         return x_NF.mul(scale_NF)
@@ -51,14 +51,6 @@ class PositionalDropout(nn.Module):
     def next_draw(self) -> None:
         """Other features from now on."""
         self.draw += 1
-
-
-def _hash(x: Tensor) -> Tensor:
-    """32 well mixed bits of each 32-bit integer (in int64, where no product overflows)."""
-    x = x & _LOW
-    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & _LOW
-    x = ((x ^ (x >> 15)) * 0x735A2D97) & _LOW
-    return x ^ (x >> 15)
 
 
 def build_projector(config: ProjectorConfig, *, feature_width: int) -> nn.Sequential:

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from pretrain.losses.barlow_twins import barlow_twins_loss
 from pretrain.losses.vicreg import vicreg_loss
-from pretrain.losses.wmse import _shuffled, wmse_loss
+from pretrain.losses.wmse import wmse_loss
+from pretrain.randomness import permutation
 from tests.losses.across_ranks import assert_close, assert_one_rank, make_views, through_layer
 from tests.ranks import Ranks
 
@@ -57,7 +58,7 @@ def whitened_in_parts(
 ) -> Tensor:
     parts = []
     for iteration in range(iterations):
-        order = _shuffled(len(z_a), seed, draw, iteration, z_a.device)
+        order = permutation(len(z_a), (seed, draw, iteration), z_a.device)
         assert sorted(order.tolist()) == list(range(len(z_a)))
         parts += [naive_wmse(z_a[part], z_b[part]) for part in order.split(sub_batch_size)]
     return torch.stack(parts).mean()
@@ -103,13 +104,13 @@ def test_autocast_changes_nothing(loss: Any) -> None:
 
 def test_a_new_draw_or_iteration_is_a_new_permutation_and_a_tensor_counts_like_a_number() -> None:
     def draw(seed: int, number: int | Tensor, iteration: int) -> list[int]:
-        return _shuffled(100, seed, number, iteration, torch.device("cpu")).tolist()
+        return permutation(100, (seed, number, iteration), torch.device("cpu")).tolist()
 
     drawn = [draw(*key) for key in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 7, 0), (7, 0, 0))]
     assert len({tuple(order) for order in drawn}) == len(drawn)
     assert draw(3, torch.tensor(5), 1) == draw(3, 5, 1)
     # Positions are uniform: the mean position of an index over many draws is near the middle.
-    positions = torch.stack([_shuffled(50, 0, number, 0, torch.device("cpu")).argsort() for number in range(400)])
+    positions = torch.stack([permutation(50, (0, number, 0), torch.device("cpu")).argsort() for number in range(400)])
     assert ((positions.double().mean(0) - 24.5).abs() < 5 * 14.43 / 20).all()
 
 
