@@ -9,19 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretrain.data.batch import Batch
+from pretrain.data.batch import Batch, StepContext
 from pretrain.gradients import GradientAverager
 from pretrain.objectives.base import Objective, ObjectiveOutput
 
 
+class StepOutput(NamedTuple):
+    """loss: scalar; metrics: scalars on the device; features_bF: of the first view of the first micro-batch.
+
+    The first of n micro-batches holds the images 0, n, 2n, ... of this rank. Nothing here has a graph.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    features_bF: Tensor
+
+
 def forward_backward(
-    objective: Objective, gradients: GradientAverager, batch: Batch, *, micro_batches: int, measure: bool
-) -> ObjectiveOutput:
+    objective: Objective, gradients: GradientAverager, batch: Batch, context: StepContext, *, micro_batches: int = 1
+) -> StepOutput:
     """Loss of one batch, with the gradients of its mean over the ranks in ``.grad``.
 
     batch: views (B, V, 3, S, S) uint8 and labels (B,) of this rank. micro_batches divides B; micro-batch j holds the
@@ -29,35 +41,44 @@ def forward_backward(
     number. Collective: every rank calls this.
     """
     if micro_batches == 1:
-        output: ObjectiveOutput = objective(batch.views, batch.labels, measure)
+        embedded = objective.embed_views(batch.views, context)
+        output = objective.loss(embedded.embeddings, batch.labels, context)
         torch.autograd.backward(output.loss)
+        features = embedded.features
     else:
         gradients.expect_backwards(micro_batches)
         parts = [batch.views[first::micro_batches] for first in range(micro_batches)]
-        output = _cached(objective, parts, batch.labels, measure)
+        output, features = _cached(objective, parts, batch.labels, context)
     gradients.average_over_ranks()
-    objective.next_draw()
-    return ObjectiveOutput(output.loss.detach(), output.metrics)
+    images = len(features) // batch.views.shape[1]
+    return StepOutput(output.loss.detach(), output.metrics, features.detach()[:images])
 
 
-def _cached(objective: Objective, parts: list[Tensor], labels: Tensor, measure: bool) -> ObjectiveOutput:
-    number_of_views, random_states, embedded = parts[0].shape[1], [], []
+def _cached(
+    objective: Objective, parts: list[Tensor], labels: Tensor, context: StepContext
+) -> tuple[ObjectiveOutput, Tensor]:
+    """The output, and the features of the first part."""
+    number_of_views, count, random_states, embedded = parts[0].shape[1], len(parts), [], []
     with torch.no_grad(), _running_statistics_kept(objective):
         for number, part in enumerate(parts):
             random_states.append(_random_state(part))
-            embedded.append(objective.embed_views(part, number, len(parts)).view(number_of_views, len(part), -1))
+            rows = objective.embed_views(part, context, number, count).embeddings
+            embedded.append(rows.view(number_of_views, len(part), -1))
     # (V, B / n, n, D): image i of part j is image i * n + j of the batch.
     embeddings = torch.stack(embedded, dim=2).flatten(0, 2).requires_grad_()
-    output = objective.loss(embeddings, labels, measure)
+    output = objective.loss(embeddings, labels, context)
     torch.autograd.backward(output.loss)
     assert embeddings.grad is not None, "the loss is a function of the embeddings"
-    grads = embeddings.grad.view(number_of_views, -1, len(parts), embeddings.shape[1])
-    after = _random_state(parts[0])
+    grads = embeddings.grad.view(number_of_views, -1, count, embeddings.shape[1])
+    after, features = _random_state(parts[0]), None
     for number, (part, random_state) in enumerate(zip(parts, random_states, strict=True)):
-        _set_random_state(random_state)
-        torch.autograd.backward(objective.embed_views(part, number, len(parts)), grads[:, :, number].flatten(0, 1))
+        _set_random_state(random_state)  # the second pass draws what the first one drew
+        again = objective.embed_views(part, context, number, count)
+        torch.autograd.backward(again.embeddings, grads[:, :, number].flatten(0, 1))
+        features = again.features.detach() if features is None else features
     _set_random_state(after)
-    return output
+    assert features is not None, "there is a first part"
+    return output, features
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.collectives import Group, all_gather_rows, group_rank_and_size
+from pretrain.data.batch import StepContext
 from pretrain.models.sync_batch_norm import SyncBatchNorm
 from pretrain.objectives.base import Objective
 
@@ -121,7 +122,7 @@ def measure_loss_seconds(objective: Objective, *, images: int, views: int, size_
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for _ in range(1 + (1 if len(embeddings) > LARGE else LOSS_REPEATS)):
             start = time.perf_counter()
-            torch.autograd.grad(objective.loss(embeddings, labels, measure=False).loss, embeddings)
+            torch.autograd.grad(objective.loss(embeddings, labels, StepContext()).loss, embeddings)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - start)
@@ -134,6 +135,6 @@ def _embedding_width(objective: Objective, views: int, size_px: int, device: tor
     was_training = objective.training
     objective.eval()
     blank: Tensor = torch.zeros(1, views, 3, size_px, size_px, dtype=torch.uint8, device=device)
-    width = objective.embed_views(blank).shape[1]
+    width = objective.embed_views(blank, StepContext()).embeddings.shape[1]
     objective.train(was_training)
     return width

@@ -12,14 +12,13 @@ b images of this rank, F features, C classes.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.collectives import Group, all_reduce_
-from pretrain.models.encoder import Encoder
+from pretrain.data.batch import StepContext
 
 LEARNING_RATE = 4.0
 MOMENTUM = 0.9
@@ -28,9 +27,10 @@ EPS = 1e-5
 
 
 class OnlineProbe(nn.Module):
-    """Learns from the first view of the images that an encoder is shown, its first micro-batch where there are several.
+    """Learns from the features of one view of the images that an encoder is shown.
 
     classes below 2, labels that are negative: nothing to learn. One all-reduce a step, of C·F + 2F + C numbers.
+    first_step: the first of training that it saw, after those that ran without it.
     """
 
     weight_CF: Tensor
@@ -41,43 +41,28 @@ class OnlineProbe(nn.Module):
     var_F: Tensor
     counts: Tensor
 
-    def __init__(self, encoder: Encoder, *, classes: int, group: Group = None) -> None:
+    def __init__(self, feature_width: int, *, classes: int, group: Group = None) -> None:
         super().__init__()
-        width = encoder.feature_width
         self._group = group
-        self._features: Tensor | None = None
-        self._steps = 0
+        self.first_step = 0
         self.learns = classes >= 2
         for name, shape in {
-            "weight_CF": (classes, width),
+            "weight_CF": (classes, feature_width),
             "bias_C": (classes,),
-            "velocity_CF": (classes, width),
+            "velocity_CF": (classes, feature_width),
             "velocity_C": (classes,),
-            "mean_F": (width,),
-            "var_F": (width,),
+            "mean_F": (feature_width,),
+            "var_F": (feature_width,),
             "counts": (2,),  # right answers, answers
         }.items():
             self.register_buffer(name, torch.zeros(shape))
-        if self.learns:
-            encoder.register_forward_hook(self._keep_first)
-
-    def _keep_first(self, encoder: nn.Module, inputs: Any, features: Tensor) -> None:
-        # Gradient caching embeds without a graph first; of the passes with one, the first is the first micro-batch.
-        if torch.is_grad_enabled() and self._features is None:
-            self._features = features.detach()
 
     @torch.no_grad()
-    def learn(self, labels: Tensor, *, views: int, micro_batches: int = 1) -> None:
-        """One step on the features of the forward just done. Collective: every rank calls this.
-
-        labels: (B,) of this rank's images; micro-batch 0 of n holds the images 0, n, 2n, ...
-        """
+    def learn(self, features_bF: Tensor, labels_b: Tensor, context: StepContext) -> None:
+        """One step on features of this rank's images and their labels. Collective: every rank calls this."""
         if not self.learns:
             return
-        assert self._features is not None, "the encoder has been shown a batch since the last step"
-        features_bF = self._features[: len(self._features) // views].float()
-        self._features = None
-        labels_b = labels[::micro_batches]
+        features_bF = features_bF.float()
         known_b = labels_b >= 0
         deviation_bF = features_bF - self.mean_F
         x_bF = deviation_bF * (self.var_F + EPS).rsqrt() / math.sqrt(features_bF.shape[1])
@@ -89,11 +74,14 @@ class OnlineProbe(nn.Module):
         sums = [errors_bC.t() @ x_bF, errors_bC.sum(0), deviation_bF.sum(0), deviation_bF.square().sum(0), rows.float()]
         sizes = [part.numel() for part in sums]
         packed = all_reduce_(torch.cat([part.flatten() for part in sums]), self._group)
-        self._step(*torch.split(packed, sizes))
+        self._step(context.step - self.first_step, *torch.split(packed, sizes))
 
-    def _step(self, errors_CF: Tensor, errors_C: Tensor, sum_F: Tensor, squares_F: Tensor, rows: Tensor) -> None:
+    def _step(
+        self, before: int, errors_CF: Tensor, errors_C: Tensor, sum_F: Tensor, squares_F: Tensor, rows: Tensor
+    ) -> None:
+        """before: batches that it has learned from."""
         answers, images = rows[1].clamp_min(1), rows[2]
-        if self._steps:  # the first batch only tells the moments
+        if before:  # the first batch only tells the moments
             for weight, velocity, errors in (
                 (self.weight_CF, self.velocity_CF, errors_CF.view_as(self.weight_CF)),
                 (self.bias_C, self.velocity_C, errors_C),
@@ -102,25 +90,24 @@ class OnlineProbe(nn.Module):
                 velocity.mul_(MOMENTUM).add_(gradient)
                 weight.sub_(LEARNING_RATE * (gradient + MOMENTUM * velocity))
             self.counts.add_(rows[:2])
-        share = max(1 / (self._steps + 1), SLOWEST_SHARE)
+        share = max(1 / (before + 1), SLOWEST_SHARE)
         shift_F = sum_F / images
         var_F = (squares_F / images - shift_F.square()).clamp_min(0)
         self.var_F.copy_((1 - share) * (self.var_F + share * shift_F.square()) + share * var_F)
         self.mean_F.add_(share * shift_F)
-        self._steps += 1
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self, context: StepContext) -> dict[str, Tensor]:
         """Share of right answers since the last call, each given before its image was learned from."""
-        if not self.learns or self._steps < 2:
+        if not self.learns or context.step == self.first_step:
             return {}
         top1 = self.counts[0] / self.counts[1].clamp_min(1)
         self.counts.zero_()
         return {"online_probe_top1": top1}
 
     def get_extra_state(self) -> dict[str, int]:
-        """How many steps it has learned."""
-        return {"steps": self._steps}
+        """Since when it has learned."""
+        return {"first_step": self.first_step}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        """Go on from there."""
-        self._steps = state["steps"]
+        """Go on from there. Earlier versions kept a count of steps instead, mostly since the first."""
+        self.first_step = state.get("first_step", 0)

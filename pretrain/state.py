@@ -47,12 +47,15 @@ class TrainState:
 
     def take(self, content: dict[str, Any]) -> None:
         """Go on from a checkpoint's content."""
-        self.objective.load_state_dict(content["model"], strict=True)
+        # Earlier versions numbered the draws of dropout and W-MSE in buffers; now the step numbers them.
+        model = {name: value for name, value in content["model"].items() if name.split(".")[-1] != "draw"}
+        self.objective.load_state_dict(model, strict=True)
         self.optimizer.load_state_dict(content["optimizer"])
         learned = content.get("online_probe")
-        # Another shape: it was switched on or off since.
         if learned and learned["weight_CF"].shape == self.probe.weight_CF.shape:
             self.probe.load_state_dict(learned)
+        else:  # it was switched on or off since
+            self.probe.first_step = content["step"]
         self.step = content["step"]
         self.train_seconds = content["train_seconds"]
         self.restarts = content["restarts"] + 1
@@ -84,7 +87,7 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
         betas=config.optimizer.betas,
     )
     probe = OnlineProbe(
-        objective.encoder, classes=classes if config.log.online_probe else 0, group=world.groups.gradients
+        objective.encoder.feature_width, classes=classes if config.log.online_probe else 0, group=world.groups.gradients
     ).to(world.device)
     state = TrainState(objective, optimizer, probe)
     if plan.total_steps:

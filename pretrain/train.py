@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from pretrain.checkpoint import (
-    CheckpointStore,
-)
+from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
-from pretrain.data.loader import Batch, Loader, build_loader
+from pretrain.data.batch import Batch, StepContext
+from pretrain.data.loader import Loader, build_loader
 from pretrain.data.prefetch import on_device
 from pretrain.dist import World, any_rank, mean_over_ranks
 from pretrain.forward_backward import forward_backward
@@ -94,21 +93,26 @@ def run_steps(
     gradients = GradientAverager(list(objective.parameters()), world.groups.gradients)
     for batch in batches(loader, plan, world, first_step=state.step):
         set_learning_rate(optimizer, plan.learning_rate_at(state.step))
-        measure = log.due(state.step + 1)
-        output = forward_backward(objective, gradients, batch, micro_batches=plan.micro_batches, measure=measure)
-        state.probe.learn(batch.labels, views=batch.views.shape[1], micro_batches=plan.micro_batches)
+        context = step_context(state.step, plan, measure=log.due(state.step + 1))
+        output = forward_backward(objective, gradients, batch, context, micro_batches=plan.micro_batches)
+        state.probe.learn(output.features_bF, batch.labels[:: plan.micro_batches], context)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state.step, state.train_seconds = state.step + 1, clock.seconds()
-        objective.after_optimizer_step(state.step / plan.total_steps)
-        if measure:
-            log.log(state.step, mean_over_ranks(world, output.metrics | state.probe.metrics()))
+        objective.after_optimizer_step(context)
+        if context.measure:
+            log.log(state.step, mean_over_ranks(world, output.metrics | state.probe.metrics(context)))
         if state.step % AGREE_EVERY_STEPS == 0 and any_rank(world, preemption.requested):
             preemption.agreed = True
             break
         if state.step % plan.checkpoint_every_steps == 0 or store.is_late():
             store.save(state)
     return state.step == plan.total_steps
+
+
+def step_context(step: int, plan: TrainPlan, *, measure: bool) -> StepContext:
+    """Of the step after ``step`` finished ones."""
+    return StepContext(step, progress=(step + 1) / plan.total_steps, measure=measure)
 
 
 def batches(loader: Loader, plan: TrainPlan, world: World, *, first_step: int) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.config import EncoderConfig
-from pretrain.data.batch import Batch
+from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
@@ -29,6 +29,7 @@ from pretrain.objectives.config import (
 from tests.ranks import Ranks
 
 IMAGES = 24
+CONTEXT = StepContext(step=7, progress=0.1)
 ENCODER = EncoderConfig(architecture="resnet18", width=0.0625, stem="strided", zero_init_last_gamma=False)
 HEAD = ProjectorConfig(layers=2, hidden_width=12, output_width=5)
 PLAIN = ProjectorConfig(layers=2, hidden_width=12, output_width=5, last_batch_norm=False)
@@ -84,9 +85,9 @@ def batch(first: int = 0, count: int = IMAGES) -> Batch:
 def gradients_of(objective: Objective, data: Batch, micro_batches: int = 1, group: Any = None) -> dict[str, Tensor]:
     """Loss, gradients of all parameters, and buffers after one step."""
     embed = objective.embed
-    objective.embed = lambda images: embed(images.double())  # type: ignore[method-assign]
+    objective.embed = lambda images, context: embed(images.double(), context)  # type: ignore[method-assign]
     averager = GradientAverager(list(objective.parameters()), group)
-    output = forward_backward(objective, averager, data, micro_batches=micro_batches, measure=False)
+    output = forward_backward(objective, averager, data, CONTEXT, micro_batches=micro_batches)
     found = {f"grad {key}": p.grad.clone() for key, p in objective.named_parameters() if p.grad is not None}
     buffers = {key: value.clone() for key, value in objective.named_buffers()}
     return {"loss": output.loss, **found, **buffers}
@@ -135,7 +136,7 @@ def test_the_target_follows_parameters_and_buffers() -> None:
     online = {key: value + 1 if value.is_floating_point() else value for key, value in encoder.state_dict().items()}
     before = {key: value.clone() for key, value in target.state_dict().items()}
     encoder.load_state_dict(online)
-    objective.after_optimizer_step(progress=0.5)
+    objective.after_optimizer_step(StepContext(progress=0.5))
     keep = 1 - 0.1 * 0.5
     for key, value in target.state_dict().items():
         if value.is_floating_point():
@@ -146,7 +147,7 @@ def test_the_target_follows_parameters_and_buffers() -> None:
 @pytest.mark.parametrize("config", [SimCLRConfig(projector=HEAD), SupervisedConfig()], ids=name)
 def test_every_top1_that_is_logged_is_a_fraction(config: Any) -> None:
     objective = objective_of(config).float()
-    output = forward_backward(objective, GradientAverager([]), batch(), micro_batches=1, measure=True)
+    output = forward_backward(objective, GradientAverager([]), batch(), StepContext(measure=True))
     shares = {key: float(value) for key, value in output.metrics.items() if key.endswith("_top1")}
     assert shares
     rows = 2 * IMAGES

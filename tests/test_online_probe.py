@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretrain.config import EncoderConfig
-from pretrain.data.batch import Batch
+from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
+from pretrain.models.encoder import join_views, to_float
 from pretrain.objectives.build import build_objective
 from pretrain.objectives.config import ProjectorConfig, SimCLRConfig
 from pretrain.online_probe import OnlineProbe
@@ -18,17 +20,8 @@ from tests.ranks import Ranks
 CLASSES, WIDTH, IMAGES = 4, 8, 24
 
 
-class Features(nn.Module):
-    """An encoder whose images are their features."""
-
-    feature_width = WIDTH
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images
-
-
-def probe_of(encoder: Any, **options: Any) -> OnlineProbe:
-    return OnlineProbe(encoder, classes=CLASSES, **options)
+def probe_of(**options: Any) -> OnlineProbe:
+    return OnlineProbe(WIDTH, classes=CLASSES, **options)
 
 
 def clusters(images: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -40,13 +33,11 @@ def clusters(images: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def learned(group: Any, rank: int, ranks: int) -> dict[str, Tensor]:
-    encoder = Features()
-    probe = probe_of(encoder, group=group)
+    probe = probe_of(group=group)
     for step in range(30):
         features, labels = clusters(IMAGES, step)
-        encoder(features.chunk(ranks)[rank])
-        probe.learn(labels.chunk(ranks)[rank], views=1)
-    return {**probe.state_dict(), **probe.metrics()}
+        probe.learn(features.chunk(ranks)[rank], labels.chunk(ranks)[rank], StepContext(step))
+    return {**probe.state_dict(), **probe.metrics(StepContext(29))}
 
 
 def on_rank(group: dist.ProcessGroup) -> dict[str, Tensor]:
@@ -66,15 +57,15 @@ def trained(classes: int, micro_batches: int) -> tuple[dict[str, Tensor], Online
     encoder = EncoderConfig(architecture="resnet18", width=0.0625, stem="strided")
     head = ProjectorConfig(layers=2, hidden_width=12, output_width=5)
     objective = build_objective(SimCLRConfig(projector=head), encoder, classes=CLASSES, seed=0).train()
-    probe = OnlineProbe(objective.encoder, classes=classes)
+    probe = OnlineProbe(objective.encoder.feature_width, classes=classes)
     optimizer, gradients = torch.optim.SGD(objective.parameters(), 0.1), GradientAverager([])
     generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
+    for step in range(3):
         views = torch.randint(0, 256, (IMAGES, 2, 3, 16, 16), dtype=torch.uint8, generator=generator)
         labels = torch.arange(IMAGES) % CLASSES
         batch = Batch(views, labels, labels)
-        forward_backward(objective, gradients, batch, micro_batches=micro_batches, measure=False)
-        probe.learn(labels, views=2, micro_batches=micro_batches)
+        output = forward_backward(objective, gradients, batch, StepContext(step), micro_batches=micro_batches)
+        probe.learn(output.features_bF, labels[::micro_batches], StepContext(step))
         optimizer.step()
         optimizer.zero_grad()
     return objective.state_dict(), probe
@@ -85,58 +76,60 @@ def test_training_is_the_same_with_and_without_it() -> None:
         without, silent = trained(0, micro_batches)
         beside, probe = trained(CLASSES, micro_batches)
         assert all(torch.equal(without[key], beside[key]) for key in without)
-        assert silent.metrics() == {}
-        assert 0 <= float(probe.metrics()["online_probe_top1"]) <= 1
+        assert silent.metrics(StepContext(2)) == {}
+        assert 0 <= float(probe.metrics(StepContext(2))["online_probe_top1"]) <= 1
         assert bool(probe.weight_CF.any())
 
 
-class Recorder(OnlineProbe):
-    """Keeps what the probe is shown."""
-
-    def learn(self, labels: Tensor, **options: Any) -> None:
-        assert self._features is not None
-        self.seen = self._features
-        super().learn(labels, **options)
-
-
-def test_of_several_micro_batches_it_sees_the_first_with_its_labels() -> None:
-    features, labels = clusters(IMAGES, 0)
-    parts = []
-    for encoder, n in ((Features(), 1), (Features(), 3)):
-        probe = Recorder(encoder, classes=CLASSES)
-        with torch.no_grad():
-            encoder(torch.full_like(features, torch.nan))  # the pass without a graph is not its
-        for first in range(n):
-            encoder(features[first::n] if n > 1 else features[::3])
-        probe.learn(labels if n > 1 else labels[::3], views=1, micro_batches=n)
-        parts.append(probe)
-    assert torch.equal(parts[0].seen, parts[1].seen)
-    assert torch.equal(parts[0].mean_F, parts[1].mean_F)
-    assert parts[0].seen.isfinite().all()
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_a_step_gives_out_the_features_of_the_first_view_of_the_first_micro_batch(micro_batches: int) -> None:
+    encoder = EncoderConfig(architecture="resnet18", width=0.0625, stem="strided")
+    objective = build_objective(SimCLRConfig(), encoder, classes=CLASSES, seed=0).train()
+    generator = torch.Generator().manual_seed(0)
+    views = torch.randint(0, 256, (IMAGES, 2, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    batch = Batch(views, torch.arange(IMAGES), torch.arange(IMAGES))
+    output = forward_backward(objective, GradientAverager([]), batch, StepContext(), micro_batches=micro_batches)
+    # Batch norm sees both views of the micro-batch.
+    images = to_float(join_views(views[::micro_batches]))
+    expected = objective.encoder(images)[: IMAGES // micro_batches]
+    assert not output.features_bF.requires_grad
+    assert torch.equal(output.features_bF, expected)
 
 
 def test_images_without_a_label_teach_nothing() -> None:
-    encoder = Features()
-    probe = probe_of(encoder)
+    probe = probe_of()
     for step in range(3):
         features, labels = clusters(IMAGES, step)
-        encoder(features)
-        probe.learn(torch.full_like(labels, -1), views=1)
+        probe.learn(features, torch.full_like(labels, -1), StepContext(step))
     assert not probe.weight_CF.any()
-    assert float(probe.metrics()["online_probe_top1"]) == 0
+    assert float(probe.metrics(StepContext(2))["online_probe_top1"]) == 0
+
+
+def run(probe: OnlineProbe, steps: range, *, seed: int = 0) -> OnlineProbe:
+    for step in steps:
+        features, labels = clusters(IMAGES, seed + step)
+        probe.learn(features, labels, StepContext(step))
+    return probe
 
 
 def test_it_goes_on_where_it_was() -> None:
-    def run(probe: OnlineProbe, encoder: nn.Module, steps: range) -> None:
-        for step in steps:
-            features, labels = clusters(IMAGES, step)
-            encoder(features)
-            probe.learn(labels, views=1)
-
-    straight_encoder, first_encoder, second_encoder = Features(), Features(), Features()
-    straight, first, second = (probe_of(e) for e in (straight_encoder, first_encoder, second_encoder))
-    run(straight, straight_encoder, range(6))
-    run(first, first_encoder, range(3))
+    straight, first, second = run(probe_of(), range(6)), run(probe_of(), range(3)), probe_of()
     second.load_state_dict(first.state_dict())
-    run(second, second_encoder, range(3, 6))
-    assert torch.equal(second.weight_CF, straight.weight_CF)
+    assert torch.equal(run(second, range(3, 6)).weight_CF, straight.weight_CF)
+
+
+def test_switched_on_late_it_begins_as_at_the_start() -> None:
+    late = probe_of()
+    late.first_step = 100
+    assert late.metrics(StepContext(100)) == {}, "it has answered nothing yet"
+    run(late, range(100, 104), seed=-100)
+    assert torch.equal(late.weight_CF, run(probe_of(), range(4)).weight_CF)
+    again = probe_of()
+    again.load_state_dict(late.state_dict())
+    assert again.first_step == 100
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read() -> None:
+    straight, first, second = run(probe_of(), range(6)), run(probe_of(), range(3)), probe_of()
+    second.load_state_dict({**first.state_dict(), "_extra_state": {"steps": 3}})
+    assert torch.equal(run(second, range(3, 6)).weight_CF, straight.weight_CF)

@@ -23,7 +23,7 @@ from pretrain.certify.harness import (
     whole,
 )
 from pretrain.collectives import Group, all_reduce_
-from pretrain.data.batch import Batch
+from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import synchronise_batch_norm
@@ -70,7 +70,7 @@ def _compare(harness: Harness, config: ObjectiveConfig, subject: str, micro_batc
 def _step(objective: Objective, batch: Batch, group: Group, micro_batches: int) -> dict[str, Tensor]:
     parameters = [p for p in objective.parameters() if p.requires_grad]
     averager = GradientAverager(parameters, group)
-    output = forward_backward(objective, averager, batch, micro_batches=micro_batches, measure=False)
+    output = forward_backward(objective, averager, batch, StepContext(), micro_batches=micro_batches)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     return {"loss": output.loss.double(), "gradient": flat(gradients), "statistics": flat(list(objective.buffers()))}
 

@@ -20,7 +20,7 @@ from pretrain.certify.harness import (
     whole,
 )
 from pretrain.collectives import Group
-from pretrain.data.batch import Batch
+from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.objectives.base import Objective
@@ -115,10 +115,11 @@ def _train(harness: Harness, objective: Objective, batches: list[Batch], group: 
     )
     averager = GradientAverager(list(objective.parameters()), group)
     for step, batch in enumerate(batches):
-        forward_backward(objective, averager, batch, micro_batches=1, measure=False)
+        context = StepContext(step, progress=(step + 1) / STEPS)
+        forward_backward(objective, averager, batch, context)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        objective.after_optimizer_step((step + 1) / STEPS)
+        objective.after_optimizer_step(context)
     return flat([*objective.parameters(), *_statistics(objective)])
 
 

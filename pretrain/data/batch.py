@@ -1,8 +1,9 @@
-"""What a loader hands out, and what every loader can do."""
+"""What a training step is given: a batch, and where in training it stands; and what every loader can do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,6 +15,22 @@ class Batch(NamedTuple):
     views: torch.Tensor  # (B, V, 3, S, S) uint8
     labels: torch.Tensor  # (B,) int64
     indices: torch.Tensor  # (B,) int64: sample numbers in the file
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Where in training a step stands: the one count of steps, for all that depends on it.
+
+    step: steps finished before this one; whatever is drawn anew in each step is a function of it.
+    progress: the share of training that is finished once this step is.
+    measure: compute the metrics that cost something too.
+    rows_N: where each row of a forward is in the global batch (view * G + image), set by `Objective.embed_views`.
+    """
+
+    step: int = 0
+    progress: float = 0.0
+    measure: bool = False
+    rows_N: torch.Tensor | None = None
 
 
 class Loader(Protocol):

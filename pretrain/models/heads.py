@@ -7,6 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from pretrain.data.batch import StepContext
 from pretrain.objectives.config import ProjectorConfig
 from pretrain.randomness import mix32
 
@@ -24,36 +25,41 @@ _BITS = 24  # a float32 holds them exactly
 class PositionalDropout(nn.Module):
     """Dropout (Srivastava et al. 2014), scaled by 1 / (1 - p) while training.
 
-    Set ``rows_N``, the positions of the rows in the global batch (view · G + image), before each forward, and call
-    ``next_draw`` after each step. Its key comes from torch's default generator when it is made.
+    What it drops depends on the step and on the rows' positions in the global batch. Its key comes from torch's default
+    generator when it is made.
     """
 
     key: Tensor
-    draw: Tensor
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
-        self.rows_N: Tensor | None = None
         self.register_buffer("key", torch.randint(2**32, ()))
-        self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, x_NF: Tensor) -> Tensor:
+    def forward(self, x_NF: Tensor, context: StepContext | None = None) -> Tensor:
+        """Without a context, or where it does not say where the rows are, only evaluation is possible."""
         if not self.training:
             return x_NF
-        assert self.rows_N is not None, "rows_N tells where each row belongs"
-        row_key_N1 = mix32(self.rows_N ^ mix32(self.draw ^ self.key))[:, None]
+        assert context is not None, "the step tells which draw this is"
+        assert context.rows_N is not None, "rows_N tells where each row belongs"
+        row_key_N1 = mix32(context.rows_N ^ mix32(self.key ^ context.step))[:, None]
         bits_NF = mix32(row_key_N1 ^ mix32(torch.arange(x_NF.shape[1], device=x_NF.device))) >> (32 - _BITS)
         kept_NF = bits_NF >= round(self.probability * 2**_BITS)
         scale_NF = kept_NF.to(x_NF.dtype) / (1 - self.probability)
         return x_NF.mul(scale_NF)
 
-    def next_draw(self) -> None:
-        """Other features from now on."""
-        self.draw += 1
+
+class Head(nn.Sequential):
+    """Layers one after the other, of which a dropout is told about the step."""
+
+    def forward(self, input: Tensor, context: StepContext | None = None) -> Tensor:
+        """(N, width_in) -> (N, width_out)"""
+        for layer in self:
+            input = layer(input, context) if isinstance(layer, PositionalDropout) else layer(input)
+        return input
 
 
-def build_projector(config: ProjectorConfig, *, feature_width: int) -> nn.Sequential:
+def build_projector(config: ProjectorConfig, *, feature_width: int) -> Head:
     """MLP head: features (N, feature_width) -> projections (N, output_width).
 
     With a last batch norm it is SimCLR's (google-research/simclr): linear layers without bias drawn from N(0, 0.01^2),
@@ -76,4 +82,4 @@ def build_projector(config: ProjectorConfig, *, feature_width: int) -> nn.Sequen
             norm = nn.BatchNorm1d(width_out)
             norm.register_parameter("bias", None)
             layers.append(norm)
-    return nn.Sequential(*layers)
+    return Head(*layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pretrain.data.batch import StepContext
 from pretrain.losses.barlow_twins import barlow_twins_loss
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective
@@ -17,7 +18,7 @@ class BarlowTwins(ProjectedObjective):
         super().__init__(config.projector, encoder)
         self.off_diagonal_weight = config.off_diagonal_weight
 
-    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
+    def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
         z_a, z_b = embeddings.chunk(2)
         loss = barlow_twins_loss(z_a, z_b, off_diagonal_weight=self.off_diagonal_weight, group=self.group)
         return ObjectiveOutput(loss, {"loss": loss.detach()})

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import functools
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.collectives import Group, group_rank_and_size
+from pretrain.data.batch import StepContext
 from pretrain.models.encoder import Encoder, join_views, to_float
-from pretrain.models.heads import PositionalDropout, build_projector
+from pretrain.models.heads import build_projector
 from pretrain.objectives.config import ProjectorConfig
+
+
+class Embedded(NamedTuple):
+    """Of all views, view after view. embeddings: (V * B, D), all that the loss takes; features: (V * B, F)."""
+
+    embeddings: Tensor
+    features: Tensor
 
 
 class ObjectiveOutput(NamedTuple):
@@ -22,47 +30,37 @@ class ObjectiveOutput(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Encoder + heads + loss. ``encoder`` is what evaluations read.
+    """Encoder + heads + loss: an objective says how images are embedded, and what the loss of the embeddings is.
 
     The loss is a function of the embeddings of all views alone, so that a batch larger than memory can be embedded in
-    parts (see `pretrain.forward_backward`).
+    parts (see `pretrain.forward_backward`). Whatever depends on how far training is comes in the context.
     """
 
-    encoder: Encoder
+    encoder: Encoder  # what evaluations read
     channels_last: bool = False
     autocast_bf16: bool = False
-    group: Group = None  # ranks of the global batch; None: all
+    group: Group = None  # ranks of the global batch; None: the default process group, if there is one
 
-    def forward(self, views: Tensor, labels: Tensor, measure: bool = False) -> ObjectiveOutput:
-        """Loss of one batch.
+    def embed(self, images: Tensor, context: StepContext) -> Embedded:
+        """Images (V * B, 3, S, S) float, view after view -> what the loss takes, and the encoder's features."""
+        raise NotImplementedError
 
-        views: (B, V, 3, S, S) uint8, this rank's part of the global batch; labels: (B,) int64.
-        measure: also compute the metrics that cost something.
-        Collective: every rank calls this.
-        """
-        return self.loss(self.embed_views(views), labels, measure)
+    def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
+        """Loss of the embeddings of all views; labels: (B,) int64. Collective: every rank calls this."""
+        raise NotImplementedError
 
-    def embed_views(self, views: Tensor, part: int = 0, parts: int = 1) -> Tensor:
-        """Views (B, V, 3, S, S) uint8 -> embeddings (V * B, D), view after view, in one forward.
+    def after_optimizer_step(self, context: StepContext) -> None:
+        """Called once the optimizer has moved the weights."""
+
+    def embed_views(self, views: Tensor, context: StepContext, part: int = 0, parts: int = 1) -> Embedded:
+        """Views (B, V, 3, S, S) uint8, embedded in one forward.
 
         Where the images are those number part, part + parts, ... of this rank, say so.
         """
-        if self._dropouts:
-            rows = self._positions(views, part, parts)
-            for dropout in self._dropouts:
-                dropout.rows_N = rows
+        context = replace(context, rows_N=self._positions(views, part, parts))
         images = to_float(join_views(views), channels_last=self.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast_bf16):
-            return self.embed(images)
-
-    def next_draw(self) -> None:
-        """A step is done: dropouts drop other features from now on."""
-        for dropout in self._dropouts:
-            dropout.next_draw()
-
-    @functools.cached_property
-    def _dropouts(self) -> list[PositionalDropout]:
-        return [module for module in self.modules() if isinstance(module, PositionalDropout)]
+            return self.embed(images, context)
 
     def _positions(self, views: Tensor, part: int, parts: int) -> Tensor:
         """Where the rows of these views are in the global batch: view * G + image, (V * B,) int64."""
@@ -71,17 +69,6 @@ class Objective(nn.Module):
         image_B = rank * of_rank + part + parts * torch.arange(len(views), device=views.device)
         view_V = torch.arange(views.shape[1], device=views.device)
         return (view_V[:, None] * (of_rank * world_size) + image_B).flatten()
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Images (V * B, 3, S, S) float, view after view -> what the loss takes (V * B, D)."""
-        raise NotImplementedError
-
-    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
-        """Loss of the embeddings of all views. Collective: every rank calls this."""
-        raise NotImplementedError
-
-    def after_optimizer_step(self, progress: float) -> None:
-        """Called after each optimizer step with the finished fraction of training."""
 
 
 class ProjectedObjective(Objective):
@@ -92,9 +79,9 @@ class ProjectedObjective(Objective):
         self.encoder = encoder
         self.projector = build_projector(projector, feature_width=encoder.feature_width)
 
-    def embed(self, images: Tensor) -> Tensor:
-        projections: Tensor = self.projector(self.encoder(images))
-        return projections
+    def embed(self, images: Tensor, context: StepContext) -> Embedded:
+        features = self.encoder(images)
+        return Embedded(self.projector(features, context), features)
 
 
 def other_view(targets: Tensor) -> Tensor:

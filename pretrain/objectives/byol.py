@@ -8,10 +8,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pretrain.data.batch import StepContext
 from pretrain.losses.byol import byol_loss
 from pretrain.models.encoder import Encoder
 from pretrain.models.heads import build_projector
-from pretrain.objectives.base import Objective, ObjectiveOutput, other_view
+from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput, other_view
 from pretrain.objectives.config import BYOLConfig
 
 
@@ -31,21 +32,22 @@ class BYOL(Objective):
         self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.momentum = config.momentum
 
-    def embed(self, images: Tensor) -> Tensor:
-        predictions = self.predictor(self.projector(self.encoder(images)))
+    def embed(self, images: Tensor, context: StepContext) -> Embedded:
+        features = self.encoder(images)
+        predictions = self.predictor(self.projector(features, context), context)
         with torch.no_grad():
-            targets = self.target_projector(self.target_encoder(images))
-        return torch.cat([predictions, targets], dim=1)
+            targets = self.target_projector(self.target_encoder(images), context)
+        return Embedded(torch.cat([predictions, targets], dim=1), features)
 
-    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
+    def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
         predictions, targets = embeddings.chunk(2, dim=1)
         # Both directions are one batch here: the paper's symmetrised loss is twice its mean.
         loss = 2 * byol_loss(predictions, other_view(targets))
         return ObjectiveOutput(loss, {"loss": loss.detach()})
 
     @torch.no_grad()
-    def after_optimizer_step(self, progress: float) -> None:
-        keep = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
+    def after_optimizer_step(self, context: StepContext) -> None:
+        keep = 1 - (1 - self.momentum) * (math.cos(math.pi * context.progress) + 1) / 2
         for target, online in ((self.target_encoder, self.encoder), (self.target_projector, self.projector)):
             _follow(list(target.parameters()), list(online.parameters()), keep)
             _follow(_float_buffers(target), _float_buffers(online), keep)

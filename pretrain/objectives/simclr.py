@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pretrain.data.batch import StepContext
 from pretrain.losses.dcl import dcl_loss
 from pretrain.losses.diagnostics import ntxent_diagnostics
 from pretrain.losses.ntxent import ntxent_loss
@@ -21,11 +22,11 @@ class SimCLR(ProjectedObjective):
         self.temperature = config.temperature
         self.negatives = config.negatives
 
-    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
+    def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
         z_a, z_b = embeddings.chunk(2)
         negatives, group = self.negatives, self.group
         loss = self.loss_function(z_a, z_b, temperature=self.temperature, negatives=negatives, group=group)
         metrics = {"loss": loss.detach()}
-        if measure:
+        if context.measure:
             metrics |= ntxent_diagnostics(z_a, z_b, temperature=self.temperature, negatives=negatives, group=group)
         return ObjectiveOutput(loss, metrics)

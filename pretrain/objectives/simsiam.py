@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pretrain.data.batch import StepContext
 from pretrain.losses.simsiam import simsiam_loss
 from pretrain.models.encoder import Encoder
 from pretrain.models.heads import build_projector
-from pretrain.objectives.base import Objective, ObjectiveOutput, other_view
+from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput, other_view
 from pretrain.objectives.config import SimSiamConfig
 
 
@@ -21,11 +22,13 @@ class SimSiam(Objective):
         self.projector = build_projector(config.projector, feature_width=encoder.feature_width)
         self.predictor = build_projector(config.predictor, feature_width=config.projector.output_width)
 
-    def embed(self, images: Tensor) -> Tensor:
-        projections = self.projector(self.encoder(images))
-        return torch.cat([self.predictor(projections), projections.detach()], dim=1)
+    def embed(self, images: Tensor, context: StepContext) -> Embedded:
+        features = self.encoder(images)
+        projections = self.projector(features, context)
+        predictions = self.predictor(projections, context)
+        return Embedded(torch.cat([predictions, projections.detach()], dim=1), features)
 
-    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
+    def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
         predictions, targets = embeddings.chunk(2, dim=1)
         loss = simsiam_loss(predictions, other_view(targets))
         return ObjectiveOutput(loss, {"loss": loss.detach()})

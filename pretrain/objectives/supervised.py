@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pretrain.data.batch import StepContext
 from pretrain.losses.precision import full_precision
 from pretrain.models.encoder import Encoder
-from pretrain.objectives.base import Objective, ObjectiveOutput
+from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput
 
 
 class Supervised(Objective):
@@ -18,11 +19,11 @@ class Supervised(Objective):
         self.encoder = encoder
         self.classifier = nn.Linear(encoder.feature_width, classes)
 
-    def embed(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.encoder(images))
-        return logits
+    def embed(self, images: Tensor, context: StepContext) -> Embedded:
+        features = self.encoder(images)
+        return Embedded(self.classifier(features), features)
 
-    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
+    def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
         # Ranks hold equally many samples, so the mean over ranks of local means is the global mean.
         targets = labels.repeat(embeddings.shape[0] // labels.shape[0])
         loss = nn.functional.cross_entropy(full_precision(embeddings), targets)

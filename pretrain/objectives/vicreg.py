@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pretrain.data.batch import StepContext
 from pretrain.losses.vicreg import vicreg_loss
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective
@@ -17,7 +18,7 @@ class VICReg(ProjectedObjective):
         super().__init__(config.projector, encoder)
         self.config = config
 
-    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
+    def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
         z_a, z_b = embeddings.chunk(2)
         loss = vicreg_loss(
             z_a,

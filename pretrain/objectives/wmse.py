@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from pretrain.data.batch import StepContext
 from pretrain.losses.wmse import wmse_loss
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective
@@ -14,14 +14,11 @@ from pretrain.objectives.config import WMSEConfig
 class WMSE(ProjectedObjective):
     """Squared distance of whitened embeddings. The draws of sub-batches are numbered by the training steps."""
 
-    draw: Tensor
-
     def __init__(self, config: WMSEConfig, encoder: Encoder, *, seed: int) -> None:
         super().__init__(config.projector, encoder)
         self.config, self.seed = config, seed
-        self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
 
-    def loss(self, embeddings: Tensor, labels: Tensor, measure: bool) -> ObjectiveOutput:
+    def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
         z_a, z_b = embeddings.chunk(2)
         loss = wmse_loss(
             z_a,
@@ -30,10 +27,7 @@ class WMSE(ProjectedObjective):
             iterations=self.config.iterations,
             shrinkage=self.config.shrinkage,
             seed=self.seed,
-            draw=self.draw,
+            draw=context.step,
             group=self.group,
         )
         return ObjectiveOutput(loss, {"loss": loss.detach()})
-
-    def after_optimizer_step(self, progress: float) -> None:
-        self.draw += 1

@@ -15,7 +15,7 @@ import torch
 
 from pretrain.config import PretrainConfig
 from pretrain.configio import load
-from pretrain.data.batch import Batch
+from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
@@ -37,7 +37,7 @@ def prepared(config_path: Path, images: int, micro_batches: int) -> Callable[[],
     def step(images: int, micro_batches: int) -> None:
         views = torch.randint(0, 256, (images, 2, 3, side, side), dtype=torch.uint8)
         batch = Batch(views, torch.zeros(images, dtype=torch.int64), torch.arange(images))
-        forward_backward(objective, gradients, batch, micro_batches=micro_batches, measure=False)
+        forward_backward(objective, gradients, batch, StepContext(), micro_batches=micro_batches)
         objective.zero_grad()
 
     step(4, 2)

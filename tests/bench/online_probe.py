@@ -12,7 +12,7 @@ import torch
 
 from pretrain.config import PretrainConfig
 from pretrain.configio import load
-from pretrain.data.batch import Batch
+from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
@@ -34,22 +34,22 @@ def main() -> None:
     objective = objective.to(memory_format=torch.channels_last).train()
     objective.channels_last = True
     convert_sync_batch_norm(objective)
-    probe = OnlineProbe(objective.encoder, classes=options.classes)
+    probe = OnlineProbe(objective.encoder.feature_width, classes=options.classes)
     gradients, side = GradientAverager(list(objective.parameters())), config.augmentation.crop_size_px
     views = torch.randint(0, 256, (options.images, 2, 3, side, side), dtype=torch.uint8)
     labels = torch.randint(0, options.classes, (options.images,))
     step_s, probe_s = [], []
-    for _ in range(options.rounds + 1):
+    for step in range(options.rounds + 1):
         start = perf_counter()
-        forward_backward(objective, gradients, Batch(views, labels, labels), micro_batches=1, measure=False)
+        output = forward_backward(objective, gradients, Batch(views, labels, labels), StepContext(step))
         between = perf_counter()
-        probe.learn(labels, views=2)
+        probe.learn(output.features_bF, labels, StepContext(step))
         step_s.append(between - start)
         probe_s.append(perf_counter() - between)
         objective.zero_grad()
-    step, added = median(step_s[1:]), median(probe_s[1:])
-    print(f"forward and backward {1e3 * step:.1f} ms, probe {1e3 * added:.2f} ms")
-    report("share of the step", 100 * added / step, " %", 3.0, at_least=False)
+    step_median, added = median(step_s[1:]), median(probe_s[1:])
+    print(f"forward and backward {1e3 * step_median:.1f} ms, probe {1e3 * added:.2f} ms")
+    report("share of the step", 100 * added / step_median, " %", 3.0, at_least=False)
 
 
 if __name__ == "__main__":

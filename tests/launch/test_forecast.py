@@ -15,6 +15,7 @@ from launch.plan.graph import StudyPoint, build_graph
 from launch.plan.targets import Hardware, SlurmTarget
 from pretrain.config import PretrainConfig
 from pretrain.configio import validate
+from pretrain.data.batch import StepContext
 from pretrain.objectives.build import build_objective
 from pretrain.plan import make_plan
 from tests.launch.conftest import Workplace
@@ -62,8 +63,9 @@ def test_the_network_is_as_large_as_counted(name: str) -> None:
 
     images, side = 16, config.augmentation.crop_size_px
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        embeddings = real.train().embed_views(torch.zeros(images, 2, 3, side, side, dtype=torch.uint8))
-    assert embeddings.requires_grad
+        views = torch.zeros(images, 2, 3, side, side, dtype=torch.uint8)
+        embedded = real.train().embed_views(views, StepContext())
+    assert embedded.embeddings.requires_grad
     assert counted.kept_elements == pytest.approx(sum(kept.values()) / (4 * 2 * images), rel=0.02)
 
 

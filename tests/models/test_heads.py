@@ -1,7 +1,9 @@
 """Dropout by position: its statistics, what its mask depends on; test_forward_backward.py has ranks, micro-batches."""
 
 import torch
+from torch import Tensor
 
+from pretrain.data.batch import StepContext
 from pretrain.models.heads import PositionalDropout, build_projector
 from pretrain.objectives.config import ProjectorConfig
 
@@ -10,13 +12,15 @@ ROWS, WIDTH = 512, 256
 
 def dropout(probability: float = 0.3, seed: int = 0) -> PositionalDropout:
     torch.manual_seed(seed)
-    made = PositionalDropout(probability)
-    made.rows_N = torch.arange(ROWS)
-    return made
+    return PositionalDropout(probability)
+
+
+def at(step: int, rows_N: Tensor | None = None) -> StepContext:
+    return StepContext(step, rows_N=torch.arange(ROWS) if rows_N is None else rows_N)
 
 
 def test_the_share_is_dropped_and_the_rest_scaled() -> None:
-    y = dropout()(torch.ones(ROWS, WIDTH))
+    y = dropout()(torch.ones(ROWS, WIDTH), at(0))
     dropped = (y == 0).double()
     assert abs(float(dropped.mean()) - 0.3) < 5 * (0.3 * 0.7 / y.numel()) ** 0.5
     # Rows, and columns, are dropped independently of one another.
@@ -25,17 +29,14 @@ def test_the_share_is_dropped_and_the_rest_scaled() -> None:
     assert torch.equal(y[y != 0].unique(), torch.tensor([1 / 0.7]))
 
 
-def test_the_mask_depends_on_key_draw_and_position_alone() -> None:
+def test_the_mask_depends_on_key_step_and_position_alone() -> None:
     x = torch.ones(ROWS, WIDTH)
     one = dropout()
-    first = one(x)
-    assert torch.equal(first, one(x)), "the second pass of gradient caching drops the same"
-    one.rows_N = torch.arange(ROWS).flip(0)
-    assert torch.equal(one(x), first.flip(0))
-    other = dropout(seed=1)(x)
-    one.rows_N = torch.arange(ROWS)
-    one.next_draw()
-    for another in (other, one(x), first.roll(1, 0), first.roll(1, 1)):
+    first = one(x, at(0))
+    assert torch.equal(first, one(x, at(0))), "the second pass of gradient caching drops the same"
+    assert torch.equal(one(x, at(0, torch.arange(ROWS).flip(0))), first.flip(0))
+    other = dropout(seed=1)(x, at(0))
+    for another in (other, one(x, at(1)), first.roll(1, 0), first.roll(1, 1)):
         assert abs(float(((another == 0) == (first == 0)).double().mean()) - 0.58) < 0.01, "independent masks"
 
 
