@@ -12,10 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pretrain.collectives import Group, all_gather_rows, group_rank_and_size
+from pretrain.collectives import all_gather_rows, group_rank_and_size
+from pretrain.config import PretrainConfig
 from pretrain.data.batch import StepContext
+from pretrain.data.catalog import read_manifest
 from pretrain.models.sync_batch_norm import SyncBatchNorm
 from pretrain.objectives.base import Objective
+from pretrain.plan import TrainPlan
 
 _CPU = torch.device("cpu")
 
@@ -58,7 +61,28 @@ def _status_bytes(name: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {name}")
 
 
+def median_seconds(
+    call: Callable[[], object], device: torch.device, *, repeats: int, ready: Callable[[], object] = lambda: None
+) -> float:
+    """Median time of ``call`` until ``device`` is done with it, over so many runs after one that is not counted.
+
+    The first run opens connections, allocates and chooses algorithms. ready: called before each run, beside the clock.
+    """
+    times = []
+    for _ in range(repeats + 1):
+        ready()
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
 SYNC_REPEATS = 5
+LOSS_REPEATS = 3
+# Of so many embeddings a loss takes so long that one measurement is as good as several.
+LARGE = 4096
 
 
 class SyncCost(NamedTuple):
@@ -74,15 +98,38 @@ class SyncCost(NamedTuple):
         return f"{self.layers} layers, {self.gathers} gathers per step, {1e3 * self.seconds:.2f} ms ({each})"
 
 
-def measure_sync_cost(
-    module: nn.Module, device: torch.device, group: Group = None, *, micro_batches: int = 1
-) -> SyncCost:
-    """Time of the gathers that the batch norms of ``module`` do in a step; median of five.
+class StepCosts(NamedTuple):
+    """What of one training step is batch norm's communication and what is the loss, measured at the start of a run."""
+
+    sync: SyncCost
+    loss_seconds: float
+
+    def describe(self) -> str:
+        """Lines for a person."""
+        lines = [f"  batch norm's gathers  {self.sync.describe()}, measured"] if self.sync.gathers else []
+        return "\n".join([*lines, f"  the loss              {1e3 * self.loss_seconds:.2f} ms per step, measured"])
+
+
+def measure_step_costs(objective: Objective, config: PretrainConfig, plan: TrainPlan) -> StepCosts:
+    """Costs of a step of ``plan`` on these ranks. Collective: every rank calls this."""
+    sync = measure_sync_cost(objective, next(objective.parameters()).device, micro_batches=plan.micro_batches)
+    loss_seconds = measure_loss_seconds(
+        objective,
+        images=plan.batch_size_per_rank,
+        views=config.augmentation.number_of_views,
+        size_px=config.augmentation.crop_size_px,
+        classes=read_manifest(config.data.directory, config.data.split).classes,
+    )
+    return StepCosts(sync, loss_seconds)
+
+
+def measure_sync_cost(module: nn.Module, device: torch.device, *, micro_batches: int = 1) -> SyncCost:
+    """Time of the gathers that the batch norms of ``module`` do in a step, over the ranks that share them.
 
     Collective: every rank calls this. Costs about six steps' worth of those gathers, and nothing on a single rank.
     """
     norms = [norm for norm in module.modules() if isinstance(norm, SyncBatchNorm)]
-    if group_rank_and_size(group)[1] == 1 or not norms:
+    if not norms or group_rank_and_size(norms[0].group)[1] == 1:
         return SyncCost(len(norms), 0, 0.0)
     forward = [torch.zeros(1, 2 * norm.num_features + 1, device=device) for norm in norms]
     # A target network (BYOL's) has no backward.
@@ -90,21 +137,9 @@ def measure_sync_cost(
     backward = [torch.zeros(1, 2 * norm.num_features, device=device) for norm in trained]
     # Gradient caching embeds every micro-batch twice.
     sent = [*forward, *backward] if micro_batches == 1 else [*forward, *forward, *backward]
-    times = []
-    for _ in range(SYNC_REPEATS + 1):
-        start = time.perf_counter()
-        for x in sent:
-            all_gather_rows(x, group)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    seconds = statistics.median(times[1:])  # the first one opens connections
+    group = norms[0].group
+    seconds = median_seconds(lambda: [all_gather_rows(x, group) for x in sent], device, repeats=SYNC_REPEATS)
     return SyncCost(len(norms), len(sent) * micro_batches, seconds * micro_batches)
-
-
-LOSS_REPEATS = 3
-# Of so many embeddings a loss takes so long that one measurement is as good as several.
-LARGE = 4096
 
 
 def measure_loss_seconds(objective: Objective, *, images: int, views: int, size_px: int, classes: int) -> float:
@@ -118,15 +153,12 @@ def measure_loss_seconds(objective: Objective, *, images: int, views: int, size_
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(views * images, width, generator=generator).to(device).requires_grad_()
     labels = (torch.arange(images) % max(classes, 1)).to(device)
-    times = []
+
+    def once() -> None:
+        torch.autograd.grad(objective.loss(embeddings, labels, StepContext()).loss, embeddings)
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for _ in range(1 + (1 if len(embeddings) > LARGE else LOSS_REPEATS)):
-            start = time.perf_counter()
-            torch.autograd.grad(objective.loss(embeddings, labels, StepContext()).loss, embeddings)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])  # the first one opens connections and allocates
+        return median_seconds(once, device, repeats=1 if len(embeddings) > LARGE else LOSS_REPEATS)
 
 
 @torch.no_grad()

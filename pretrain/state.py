@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 
-from pretrain.collectives import Group
 from pretrain.config import PretrainConfig
 from pretrain.data.catalog import read_manifest
 from pretrain.dist import World, block_of_ranks, broadcast_from_first
-from pretrain.measure import SyncCost, measure_loss_seconds, measure_sync_cost
 from pretrain.models.sync_batch_norm import synchronise_batch_norm
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
@@ -22,7 +20,7 @@ from pretrain.plan import TrainPlan
 
 @dataclass
 class TrainState:
-    """All that a checkpoint keeps, and what was measured at the start."""
+    """All that a checkpoint keeps."""
 
     objective: Objective
     optimizer: torch.optim.Optimizer
@@ -30,9 +28,6 @@ class TrainState:
     step: int = 0
     train_seconds: float = 0.0
     restarts: int = 0
-    # Measured at each start, kept in no checkpoint; None where no step is done.
-    sync_cost: SyncCost | None = None
-    loss_seconds: float | None = None
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -89,26 +84,4 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
     probe = OnlineProbe(
         objective.encoder.feature_width, classes=classes if config.log.online_probe else 0, group=world.groups.gradients
     ).to(world.device)
-    state = TrainState(objective, optimizer, probe)
-    if plan.total_steps:
-        _measure_costs(state, config, plan, world, norm_group, classes)
-    return state
-
-
-def _measure_costs(
-    state: TrainState, config: PretrainConfig, plan: TrainPlan, world: World, norm_group: Group, classes: int
-) -> None:
-    """What of a step is batch norm's communication and what is the loss. Collective: every rank calls this."""
-    cost = measure_sync_cost(state.objective, world.device, norm_group, micro_batches=plan.micro_batches)
-    state.sync_cost = cost
-    state.loss_seconds = measure_loss_seconds(
-        state.objective,
-        images=plan.batch_size_per_rank,
-        views=config.augmentation.number_of_views,
-        size_px=config.augmentation.crop_size_px,
-        classes=classes,
-    )
-    if world.is_first:
-        if cost.gathers:
-            print(f"  batch norm's gathers  {cost.describe()}, measured", flush=True)
-        print(f"  the loss              {1e3 * state.loss_seconds:.2f} ms per step, measured", flush=True)
+    return TrainState(objective, optimizer, probe)

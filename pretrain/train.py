@@ -17,7 +17,7 @@ from pretrain.data.prefetch import on_device
 from pretrain.dist import World, any_rank, mean_over_ranks
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
-from pretrain.measure import peak_memory_bytes
+from pretrain.measure import StepCosts, measure_step_costs, peak_memory_bytes
 from pretrain.metrics import MetricsLog, TrainingDiverged
 from pretrain.plan import TrainPlan
 from pretrain.preemption import Preemption, signals_blocked
@@ -25,8 +25,10 @@ from pretrain.rundir import RunDirectory, read_json_lines, write_json
 from pretrain.state import TrainState, build_state
 
 
-def result_of(config: PretrainConfig, plan: TrainPlan, state: TrainState, directory: RunDirectory) -> dict[str, Any]:
-    """What result.json says of a finished run."""
+def result_of(
+    config: PretrainConfig, plan: TrainPlan, state: TrainState, costs: StepCosts | None, directory: RunDirectory
+) -> dict[str, Any]:
+    """What result.json says of a finished run. costs: None where no step was done."""
     rows = read_json_lines(directory.metrics)
     images_seen = plan.total_steps * plan.global_batch_size
     rate = images_seen / state.train_seconds if state.train_seconds else None
@@ -38,8 +40,8 @@ def result_of(config: PretrainConfig, plan: TrainPlan, state: TrainState, direct
         "train_seconds": state.train_seconds,
         "images_per_second": rate,
         "world_size": plan.world_size,
-        "sync_batch_norm_seconds_per_step": state.sync_cost.seconds if state.sync_cost else None,
-        "loss_seconds_per_step": state.loss_seconds,
+        "sync_batch_norm_seconds_per_step": costs.sync.seconds if costs else None,
+        "loss_seconds_per_step": costs.loss_seconds if costs else None,
         "peak_memory_bytes": peak_memory_bytes(next(state.objective.parameters()).device),
         "final": {name: value for name, value in rows[-1].items() if name not in ("step", "epoch")} if rows else {},
         "restarts": state.restarts,
@@ -60,6 +62,9 @@ def train(
     state = build_state(config, plan, world)
     store = CheckpointStore(config, plan, directory, world)
     store.restore(state)
+    costs = measure_step_costs(state.objective, config, plan) if plan.total_steps else None
+    if costs and world.is_first:
+        print(costs.describe(), flush=True)
     with signals_blocked():
         log = MetricsLog(config, plan, directory, first_step=state.step, writes=world.is_first)
         opened = contextlib.closing(open_loader(config, world))
@@ -75,7 +80,7 @@ def train(
     finally:
         log.close(ending)
     if finished and world.is_first:
-        write_json(directory.result, result_of(config, plan, state, directory))
+        write_json(directory.result, result_of(config, plan, state, costs, directory))
     return finished
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -15,7 +13,7 @@ from pretrain.collectives import all_gather_rows, all_reduce_
 from pretrain.gradients import BUCKET_BYTES
 from pretrain.kernels.contrastive_work import tile_rows
 from pretrain.losses.ntxent import ntxent_loss
-from pretrain.measure import peak_growth_bytes
+from pretrain.measure import median_seconds, peak_growth_bytes
 from pretrain.objectives.config import DCLConfig, SimCLRConfig
 
 REPEATS = 5
@@ -68,16 +66,10 @@ def _timed(
 
 
 def _seconds(harness: Harness, call: Callable[[], object]) -> float:
-    times = []
-    for _ in range(REPEATS + 1):
-        if harness.world.size > 1:
-            dist.barrier(group=harness.world.groups.control)
-        start = time.perf_counter()
-        call()
-        if harness.world.device.type == "cuda":
-            torch.cuda.synchronize(harness.world.device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    """Of one call that all ranks start together."""
+    world = harness.world
+    together = (lambda: dist.barrier(group=world.groups.control)) if world.size > 1 else (lambda: None)
+    return median_seconds(call, world.device, repeats=REPEATS, ready=together)
 
 
 def _width(harness: Harness) -> int:

@@ -51,8 +51,8 @@ def test_blocks_are_equal(ranks: Ranks) -> None:
 def cost(group: dist.ProcessGroup) -> tuple[tuple[int, int, float], int]:
     net = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(4), nn.BatchNorm1d(5).requires_grad_(False))
     synchronise_batch_norm(net, library="bigbatch", group=group, device=CPU)
-    cached = measure_sync_cost(net, CPU, group, micro_batches=4)
-    return measure_sync_cost(net, CPU, group), cached.gathers
+    cached = measure_sync_cost(net, CPU, micro_batches=4)
+    return measure_sync_cost(net, CPU), cached.gathers
 
 
 def test_the_gathers_of_a_step_are_counted_and_timed(ranks: Ranks) -> None:
