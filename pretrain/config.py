@@ -150,10 +150,18 @@ class BatchConfig(Section):
 
 
 class PrecisionConfig(Section):
-    """Losses and statistics are float32 under either."""
+    """How the networks compute; losses, statistics and the optimizer are float32 under all of it.
 
+    float32: what float32 means in convolutions and products on a GPU, IEEE's or TF32 (10 bits of mantissa, faster);
+    autocast: bf16 instead of either. deterministic: only algorithms that give the same bits each time; slower on a GPU.
+    compile: let torch.compile make kernels of the networks, which takes minutes at the start.
+    """
+
+    float32: Literal["ieee", "tf32"] = "ieee"
     autocast: Literal["off", "bf16"] = "off"
     channels_last: bool = True
+    deterministic: bool = False
+    compile: bool = False
 
 
 class LogConfig(Section):
@@ -218,6 +226,12 @@ _SPEED_ONLY: dict[str, tuple[str, ...]] = {
     "": ("device", "batch_norm_library", "log", "checkpoint", "run"),
 }
 
+# Settings that came after runs had been fingerprinted without them. At their default they mean what those runs did, so
+# there they are left out, and the runs keep their fingerprints. A new setting that changes results goes here.
+_ADDED_LATER: dict[str, tuple[str, ...]] = {
+    "precision": ("float32", "deterministic", "compile"),
+}
+
 
 def result_settings(config: PretrainConfig) -> dict[str, Any]:
     """The settings that the run's result depends on, in one form for equal meanings, as plain JSON values."""
@@ -226,6 +240,11 @@ def result_settings(config: PretrainConfig) -> dict[str, Any]:
         target = settings[section] if section else settings
         for name in names:
             del target[name]
+    for section, names in _ADDED_LATER.items():
+        target, fields = settings[section], type(getattr(config, section)).model_fields
+        for name in names:
+            if target[name] == fields[name].default:
+                del target[name]
     objective = settings["objective"]
     if objective.get("negatives") is not None and objective["negatives"] >= config.global_batch_size:
         objective["negatives"] = None  # one group is the whole batch

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.data.batch import Batch, StepContext
 from pretrain.gradients import GradientAverager
+from pretrain.numerics import full_float32
 from pretrain.objectives.base import Objective, ObjectiveOutput
 
 
@@ -42,8 +43,8 @@ def forward_backward(
     """
     if micro_batches == 1:
         embedded = objective.embed_views(batch.views, context)
-        output = objective.loss(embedded.embeddings, batch.labels, context)
-        torch.autograd.backward(output.loss)
+        output, gradient = _loss_and_gradient(objective, embedded.embeddings, batch.labels, context)
+        torch.autograd.backward(embedded.embeddings, gradient)
         features = embedded.features
     else:
         gradients.expect_backwards(micro_batches)
@@ -52,6 +53,18 @@ def forward_backward(
     gradients.average_over_ranks()
     images = len(features) // batch.views.shape[1]
     return StepOutput(output.loss.detach(), output.metrics, features.detach()[:images])
+
+
+def _loss_and_gradient(
+    objective: Objective, embeddings: Tensor, labels: Tensor, context: StepContext
+) -> tuple[ObjectiveOutput, Tensor]:
+    """The loss of all embeddings, and its gradient by them."""
+    embeddings = embeddings.detach().requires_grad_()
+    with full_float32():
+        output = objective.loss(embeddings, labels, context)
+        torch.autograd.backward(output.loss)
+    assert embeddings.grad is not None, "the loss is a function of the embeddings"
+    return output, embeddings.grad
 
 
 def _cached(
@@ -65,11 +78,9 @@ def _cached(
             rows = objective.embed_views(part, context, number, count).embeddings
             embedded.append(rows.view(number_of_views, len(part), -1))
     # (V, B / n, n, D): image i of part j is image i * n + j of the batch.
-    embeddings = torch.stack(embedded, dim=2).flatten(0, 2).requires_grad_()
-    output = objective.loss(embeddings, labels, context)
-    torch.autograd.backward(output.loss)
-    assert embeddings.grad is not None, "the loss is a function of the embeddings"
-    grads = embeddings.grad.view(number_of_views, -1, count, embeddings.shape[1])
+    embeddings = torch.stack(embedded, dim=2).flatten(0, 2)
+    output, gradient = _loss_and_gradient(objective, embeddings, labels, context)
+    grads = gradient.view(number_of_views, -1, count, embeddings.shape[1])
     after, features = _random_state(parts[0]), None
     for number, (part, random_state) in enumerate(zip(parts, random_states, strict=True)):
         _set_random_state(random_state)  # the second pass draws what the first one drew

@@ -11,6 +11,7 @@ from pretrain.config import PretrainConfig
 from pretrain.data.catalog import read_manifest
 from pretrain.dist import World, block_of_ranks, broadcast_from_first
 from pretrain.models.sync_batch_norm import synchronise_batch_norm
+from pretrain.numerics import set_network_numerics, set_numerics
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
 from pretrain.online_probe import OnlineProbe
@@ -63,10 +64,8 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
     """
     classes = read_manifest(config.data.directory, config.data.split).classes
     objective = build_objective(config.objective, config.encoder, classes=classes, seed=config.seed)
-    if config.precision.channels_last:
-        objective = objective.to(memory_format=torch.channels_last)
-        objective.channels_last = True
-    objective.autocast_bf16 = config.precision.autocast == "bf16"
+    set_numerics(config.precision)
+    objective = set_network_numerics(objective, config.precision)
     objective.group = world.groups.loss
     norm_group = block_of_ranks(world, plan.batch_norm_ranks)
     synchronise_batch_norm(objective, library=config.batch_norm_library, group=norm_group, device=world.device)

@@ -97,19 +97,24 @@ def run_steps(
     objective, optimizer, clock = state.objective.train(), state.optimizer, Clock(state.train_seconds)
     gradients = GradientAverager(list(objective.parameters()), world.groups.gradients)
     for batch in batches(loader, plan, world, first_step=state.step):
+        # Set, not scheduled: a function of the step needs no state, and a resumed run has the same.
         set_learning_rate(optimizer, plan.learning_rate_at(state.step))
         context = step_context(state.step, plan, measure=log.due(state.step + 1))
         output = forward_backward(objective, gradients, batch, context, micro_batches=plan.micro_batches)
         state.probe.learn(output.features_bF, batch.labels[:: plan.micro_batches], context)
         optimizer.step()
+        # To None, so that the first gradient of a step is stored, not added to zeros.
         optimizer.zero_grad(set_to_none=True)
-        state.step, state.train_seconds = state.step + 1, clock.seconds()
         objective.after_optimizer_step(context)
+        state.step, state.train_seconds = state.step + 1, clock.seconds()
         if context.measure:
+            # The one place where the host waits for the device.
             log.log(state.step, mean_over_ranks(world, output.metrics | state.probe.metrics(context)))
+        # A signal reaches one rank; all stop after the same step, or those that go on would wait for it for ever.
         if state.step % AGREE_EVERY_STEPS == 0 and any_rank(world, preemption.requested):
             preemption.agreed = True
             break
+        # Only the first rank writes, so the others need not know whether it is late.
         if state.step % plan.checkpoint_every_steps == 0 or store.is_late():
             store.save(state)
     return state.step == plan.total_steps

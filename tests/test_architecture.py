@@ -21,7 +21,7 @@ PRETRAIN_ROWS: list[set[str]] = [
     {"rundir"},
     {"plan", "losses", "models", "optim", "data", "checkpoint"},
     {"metrics", "objectives", "online_probe"},
-    {"measure"},
+    {"measure", "numerics"},
     {"state", "forward_backward"},
     {"train", "certify"},
     {"__main__"},

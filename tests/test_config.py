@@ -94,6 +94,7 @@ def test_view_overrides_change_one_view() -> None:
 def test_fingerprint_covers_what_changes_the_result_and_nothing_else() -> None:
     base = PretrainConfig().model_dump()
     reference = run_fingerprint(PretrainConfig())
+    assert reference == "cdb0db2a0f91", "runs of earlier versions would be strangers"
 
     def changed(*overrides: str) -> str:
         return run_fingerprint(validate(PretrainConfig, apply_overrides(base, overrides), "x"))
@@ -104,6 +105,7 @@ def test_fingerprint_covers_what_changes_the_result_and_nothing_else() -> None:
         assert changed(override) == reference, override
     different = ["seed=1", "global_batch_size=512", "objective.temperature=0.2", "objective.negatives=128"]
     different += ["encoder.width=2.0", "optimizer.trust_coefficient=0.02", "epochs=1", "data.images=9"]
+    different += ["precision.float32=tf32", "precision.deterministic=true", "precision.compile=true"]
     assert len({reference, *map(changed, different)}) == len(different) + 1
 
 

@@ -9,6 +9,7 @@ from pretrain.certify.harness import CheckResult, Harness, bounded, relative_err
 from pretrain.kernels.backend import NormOperands, TorchBackend, backends_on
 from pretrain.kernels.contrastive_work import Between, Within, divide_work, tile_rows
 from pretrain.losses.contrastive import scaled_rows
+from pretrain.numerics import full_float32
 
 TOLERANCE = 5e-5  # of float32
 TEMPERATURE, DIMENSIONS = 0.1, 24
@@ -23,10 +24,10 @@ def kernel_findings(harness: Harness) -> list[CheckResult]:
     for backend in backends:
         # More than a tile of the backend in use; of another one, whose tiles may be too large for this device, less.
         rows = tile_rows(backend.name) + 32 if backend is backends[0] else ROWS
-        for subject, errors in {
-            f"contrastive losses, {rows} rows": _contrastive(harness, backend, rows),
-            "batch norm": _batch_norm(harness, backend),
-        }.items():
+        with full_float32():  # as losses compute
+            contrastive = _contrastive(harness, backend, rows)
+        subjects = {f"contrastive losses, {rows} rows": contrastive, "batch norm": _batch_norm(harness, backend)}
+        for subject, errors in subjects.items():
             agreed = {name: harness.largest(error) for name, error in errors.items()}
             findings.append(bounded("kernels", f"{backend.name}: {subject}, float32", agreed, TOLERANCE))
     return findings

@@ -23,6 +23,7 @@ from pretrain.certify.shards import configuration_findings, shard_findings
 from pretrain.certify.training import lars_findings, training_findings
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.dist import World, block_of_ranks
+from pretrain.numerics import set_numerics
 from pretrain.plan import batch_norm_ranks
 from pretrain.rundir import environment, write_json
 
@@ -45,6 +46,7 @@ def certify(
 
     A check that raises is a result that failed; what it raised on this rank is in it.
     """
+    set_numerics(config.precision)
     sharing = batch_norm_ranks(config.sync_batch_norm, world_size=world.size, ranks_per_node=ranks_per_node)
     solo = block_of_ranks(world, 1)
     harness = Harness(config, world, solo, block_of_ranks(world, sharing))

@@ -23,6 +23,7 @@ from pretrain.collectives import Group
 from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
+from pretrain.numerics import set_network_numerics
 from pretrain.objectives.base import Objective
 from pretrain.optim.build import build_optimizer
 from pretrain.optim.lars import LARS
@@ -30,9 +31,9 @@ from pretrain.optim.lars import LARS
 STEPS = 3
 LARS_LEARNING_RATE = 0.05
 LARS_TOLERANCE = 1e-6
-# Gentle, so that float32's rounding is not what grows; compared with how far the weights have moved.
+# Gentle, so that rounding is not what grows; compared with how far the weights have moved.
 LEARNING_RATE = 1e-3
-MOVEMENT_TOLERANCE = 1e-4
+MOVEMENT_TOLERANCES = {"float32": 1e-4, "tf32": 5e-3, "bf16": 5e-2}
 SHAPES = [(64, 3, 7, 7), (64,), (128, 64, 3, 3), (128,), (10, 128)]
 MOMENTUM, WEIGHT_DECAY, TRUST = 0.9, 1e-4, 1e-3
 
@@ -87,18 +88,28 @@ def _lars_by_the_equations(start: list[Tensor], gradients: list[list[Tensor]]) -
 
 
 def training_findings(harness: Harness) -> list[CheckResult]:
-    """Three float32 steps of the configured objective and optimizer. Collective: every rank calls this."""
+    """Three steps of the configured objective, optimizer and precision. Collective: every rank calls this."""
     config, images = harness.config, images_of(harness)
     start = small_objective(config.objective, config.encoder, images=images, seed=config.seed)
     shared, alone = on_all_ranks(harness, start), on_one_rank(harness, start, harness.solo)
+    for objective in (shared, alone):
+        set_network_numerics(objective, config.precision)
     batches = [global_batch(images, seed) for seed in range(STEPS)]
     found = _train(harness, shared, [own_part(harness, batch) for batch in batches], harness.world.groups.gradients)
     expected = _train(harness, alone, [whole(harness, batch) for batch in batches], harness.solo)
+    on_gpu = harness.world.device.type == "cuda"
+    of_float32 = "tf32" if on_gpu and config.precision.float32 == "tf32" else "float32"
+    number_format = of_float32 if config.precision.autocast == "off" else config.precision.autocast
     moved = expected - harness.on_device(flat([*start.parameters(), *_statistics(start)]))
     error = float((found - expected).norm() / moved.norm())
     return [
         identical(harness, "three steps", "weights and statistics of all ranks", found),
-        bounded("three steps", "against one rank, float32", {"movement": harness.largest(error)}, MOVEMENT_TOLERANCE),
+        bounded(
+            "three steps",
+            f"against one rank, {number_format}",
+            {"movement": harness.largest(error)},
+            MOVEMENT_TOLERANCES[number_format],
+        ),
     ]
 
 
