@@ -146,3 +146,17 @@ def test_no_torch_on_the_login_node(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_does_not_import_what_it_does_not_use() -> None:
+    """torch's compiler and torchvision's models would double the start of every process."""
+    code = (
+        "import sys, torch, pretrain.train, eval.evaluate\n"
+        "from pretrain.optim.lars import LARS\n"
+        "optimizer = LARS([torch.nn.Parameter(torch.ones(2))], 0.1)\n"
+        "optimizer.zero_grad(); optimizer.load_state_dict(optimizer.state_dict()); optimizer.step()\n"
+        "print([name for name in ('torch._dynamo', 'torchvision', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

@@ -1,6 +1,7 @@
-"""The encoder: a ResNet (He et al. 2015) of torchvision's blocks with a width factor and SimCLR's small-image stem.
+"""The encoder: a ResNet (He et al. 2015, arXiv:1512.03385) with a width factor and SimCLR's small-image stem.
 
-At width 1 the state dict is torchvision's without ``fc.*``, and so is the output.
+At width 1 the state dict is torchvision's without ``fc.*``, and so is the output. The blocks are written out here
+because importing torchvision's models takes longer than importing torch.
 """
 
 from __future__ import annotations
@@ -9,9 +10,56 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from pretrain.config import EncoderConfig
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, width_in: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += x if self.downsample is None else self.downsample(x)
+        y: Tensor = self.relu(out)
+        return y
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the 3x3 has the stride, as in torchvision ("ResNet v1.5")."""
+
+    expansion = 4
+
+    def __init__(self, width_in: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        y: Tensor = self.relu(out)
+        return y
+
 
 BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -64,7 +112,7 @@ def _stage(
     block: type[BasicBlock | Bottleneck], depth: int, width_in: int, planes: int, *, stride: int
 ) -> tuple[nn.Sequential, int]:
     """(residual blocks of one stage, its number of output channels)."""
-    width_out = planes * int(block.expansion)
+    width_out = planes * block.expansion
     shortcut = None
     if stride != 1 or width_in != width_out:
         shortcut = nn.Sequential(
@@ -97,9 +145,6 @@ def _initialise(encoder: nn.Module, *, zero_init_last_gamma: bool) -> None:
             nn.init.zeros_(module.bn2.weight)
         elif zero_init_last_gamma and isinstance(module, Bottleneck):
             nn.init.zeros_(module.bn3.weight)
-
-
-# From stored pixels to what an encoder takes.
 
 
 def to_float(images: Tensor, *, channels_last: bool = False) -> Tensor:

@@ -9,6 +9,7 @@ With the learning rate inside v, a change of it acts on new gradients only; the 
 afterwards takes other steps during warm-up and decay.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -47,6 +48,13 @@ class LARS(Optimizer):
         problems = [problem for index, group in enumerate(self.param_groups) for problem in _problems(index, group)]
         if problems:
             raise ValueError("LARS: " + "; ".join(problems))
+
+    # torch wraps these so that its compiler leaves them alone, and imports the compiler for that: a second or more in
+    # every process, which a run that compiles nothing has no use for.
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
