@@ -12,7 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from pretrain.collectives import group_rank_and_size
 from pretrain.config import PrecisionConfig
+from pretrain.models.sync_batch_norm import SyncBatchNorm
 from pretrain.objectives.base import Objective
 
 
@@ -31,21 +33,28 @@ def set_numerics(precision: PrecisionConfig) -> None:
 def set_network_numerics(objective: Objective, precision: PrecisionConfig) -> Objective:
     """Memory format, autocast and compilation of the objective's networks, in place; returns the objective.
 
-    Names in the state_dict stay the same. Compiling happens in the first step, and takes minutes.
+    Names in the state_dict stay the same. Call it once batch norm is synchronised; what is copied afterwards is not
+    compiled. Compiling happens in the first step, and takes minutes.
     """
     if precision.channels_last:
         objective = objective.to(memory_format=torch.channels_last)
     objective.channels_last = precision.channels_last
     objective.autocast_bf16 = precision.autocast == "bf16"
     if precision.compile:
-        for module in objective.modules():
-            if isinstance(module, nn.ReLU):
-                # A graph ends at each synchronised norm, whose output the next one must not change in place; inside a
-                # graph the compiler finds out by itself what can be.
-                module.inplace = False
-        for network in objective.children():
-            network.compile()
+        _compile(objective)
     return objective
+
+
+def _compile(objective: Objective) -> None:
+    for module in objective.modules():
+        if isinstance(module, SyncBatchNorm) and group_rank_and_size(module.group)[1] > 1:
+            # The compiler takes no collectives inside a custom Function: a graph ends here, and the next one begins.
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign, no-untyped-call]
+        elif isinstance(module, nn.ReLU):
+            # The next graph must not change a norm's output in place; inside one the compiler decides for itself.
+            module.inplace = False
+    for network in objective.children():
+        network.compile()
 
 
 @contextmanager

@@ -65,11 +65,10 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
     classes = read_manifest(config.data.directory, config.data.split).classes
     objective = build_objective(config.objective, config.encoder, classes=classes, seed=config.seed)
     set_numerics(config.precision)
-    objective = set_network_numerics(objective, config.precision)
     objective.group = world.groups.loss
     norm_group = block_of_ranks(world, plan.batch_norm_ranks)
     synchronise_batch_norm(objective, library=config.batch_norm_library, group=norm_group, device=world.device)
-    objective = objective.to(world.device)
+    objective = set_network_numerics(objective.to(world.device), config.precision)
     broadcast_from_first(world, [*objective.parameters(), *objective.buffers()])
     optimizer = build_optimizer(
         objective,

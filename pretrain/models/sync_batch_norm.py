@@ -88,11 +88,6 @@ class SyncBatchNorm(_BatchNorm):
         x = input.contiguous(memory_format=_memory_format(input))
         if group_rank_and_size(group)[1] == 1 and backend_of(x.device).plain_is_precise(x):
             return super().forward(input)
-        y: Tensor = self._over_ranks(x, group)
-        return y
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled graph ends here: the compiler takes no collectives inside a custom Function
-    def _over_ranks(self, x: Tensor, group: Group) -> Tensor:
         with torch.no_grad():
             moments = _global_moments(x, group)
             self._move_running_statistics(moments)
