@@ -23,7 +23,8 @@ class Groups:
     """All ranks, once for each kind of traffic; None: the default process group, if there is one.
 
     A communicator runs its operations in the order in which they were issued. With one for all, a batch norm of the
-    backward would wait until the buckets of gradients that are under way have been summed.
+    backward would wait until the buckets of gradients that are under way have been summed. The price is some memory of
+    the GPU for each.
     """
 
     loss: Group = None

@@ -43,8 +43,9 @@ class TrainState:
 
     def take(self, content: dict[str, Any]) -> None:
         """Go on from a checkpoint's content."""
+        known = self.objective.state_dict()
         # Earlier versions numbered the draws of dropout and W-MSE in buffers; now the step numbers them.
-        model = {name: value for name, value in content["model"].items() if name.split(".")[-1] != "draw"}
+        model = {k: v for k, v in content["model"].items() if k in known or k.split(".")[-1] != "draw"}
         self.objective.load_state_dict(model, strict=True)
         self.optimizer.load_state_dict(content["optimizer"])
         learned = content.get("online_probe")

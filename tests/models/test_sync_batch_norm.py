@@ -137,15 +137,28 @@ def test_conversion_keeps_keys_parameters_and_mode_and_survives_copies() -> None
         assert list(again.state_dict()) == keys
 
 
-def test_a_copy_keeps_the_group(ranks: Ranks) -> None:
+def test_a_copy_and_a_pickled_one_keep_the_group(ranks: Ranks) -> None:
     assert ranks(2).run(copied_and_used) == [True, True]
 
 
 def copied_and_used(group: dist.ProcessGroup) -> bool:
-    bn = copy.deepcopy(convert_sync_batch_norm(nn.BatchNorm1d(2, momentum=1.0), group))
-    bn(torch.full((2, 2), float(dist.get_rank(group))))
-    assert isinstance(bn.running_mean, Tensor)
-    return bn.running_mean.tolist() == [0.5, 0.5]
+    bn = convert_sync_batch_norm(nn.BatchNorm1d(2, momentum=1.0), group)
+    same = []
+    for again in (copy.deepcopy(bn), pickle.loads(pickle.dumps(bn))):
+        again(torch.full((2, 2), float(dist.get_rank(group))))
+        same.append(again.running_mean.tolist() == [0.5, 0.5])
+    return all(same)
+
+
+def pickled(group: dist.ProcessGroup) -> bytes:
+    return pickle.dumps(convert_sync_batch_norm(nn.BatchNorm1d(2), group))
+
+
+def test_a_process_without_the_group_can_evaluate_and_is_told_why_it_cannot_train(ranks: Ranks) -> None:
+    bn = pickle.loads(ranks(2).run(pickled)[0])
+    assert bn.eval()(torch.ones(3, 2)).shape == (3, 2)
+    with pytest.raises(RuntimeError, match="process group"):
+        bn.train()(torch.ones(3, 2))
 
 
 def test_on_one_rank_it_is_plain_batch_norm_bit_for_bit() -> None:
