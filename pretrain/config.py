@@ -31,7 +31,10 @@ class DataConfig(Section):
 
 
 class ViewSettings(Section):
-    """Random augmentation of one view (SimCLR appendix A); sizes in pixels of the crop, strengths as in torchvision."""
+    """Random augmentation of one view: SimCLR's (arXiv:2002.05709, appendix A). Sizes are pixels of the view.
+
+    Every operation but the crop happens with its own ``…_probability``; 0 switches it off.
+    """
 
     crop_area: Interval = (0.08, 1.0)
     crop_aspect_ratio: Interval = (3 / 4, 4 / 3)
@@ -226,10 +229,12 @@ _SPEED_ONLY: dict[str, tuple[str, ...]] = {
     "": ("device", "batch_norm_library", "log", "checkpoint", "run"),
 }
 
-# Settings that came after runs had been fingerprinted without them. At their default they mean what those runs did, so
-# there they are left out, and the runs keep their fingerprints. A new setting that changes results goes here.
-_ADDED_LATER: dict[str, tuple[str, ...]] = {
-    "precision": ("float32", "deterministic", "compile"),
+# Settings that joined after runs had been made, by dotted key, with the value that means what those runs did. At that
+# value they are left out of what is fingerprinted, so that a study does not train the same runs again.
+_JOINED_LATER: dict[str, Any] = {
+    "precision.float32": "ieee",
+    "precision.deterministic": False,
+    "precision.compile": False,
 }
 
 
@@ -240,11 +245,11 @@ def result_settings(config: PretrainConfig) -> dict[str, Any]:
         target = settings[section] if section else settings
         for name in names:
             del target[name]
-    for section, names in _ADDED_LATER.items():
-        target, fields = settings[section], type(getattr(config, section)).model_fields
-        for name in names:
-            if target[name] == fields[name].default:
-                del target[name]
+    for key, before in _JOINED_LATER.items():
+        section, _, name = key.rpartition(".")
+        target = settings[section] if section else settings
+        if target[name] == before:
+            del target[name]
     objective = settings["objective"]
     if objective.get("negatives") is not None and objective["negatives"] >= config.global_batch_size:
         objective["negatives"] = None  # one group is the whole batch

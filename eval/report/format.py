@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pretrain.data.sources.registry import SOURCES
+
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -107,7 +109,7 @@ METHODS = {
     "wmse": "W-MSE",
     "supervised": "Supervised",
 }
-DATASETS = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "fashion_mnist": "Fashion-MNIST"}
+DATASETS = {name: source.label for name, source in SOURCES.items() if source.label}
 ENCODERS = {f"resnet{depth}": f"ResNet-{depth}" for depth in (18, 34, 50, 101)}
 TASKS = {"linear": "Linear probe", "knn": "Nearest neighbours"}
 QUANTITIES = {

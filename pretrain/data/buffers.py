@@ -1,7 +1,7 @@
-"""Memory of batches, used again once nobody holds the batch any more; and of decoded images that are kept.
+"""Memory of batches, which is used again once a batch is no longer referenced; and of decoded images that are kept.
 
 Fresh pages of memory cost as much time as decoding a small image. On CUDA torch's own allocator of pinned memory does
-the same and more: it waits for the copies to the device that still read a buffer.
+the same, and also waits for copies to the device that still read a buffer.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ PADDING = 8  # bytes after the last pixel, since kernels read one beyond
 
 
 class BatchMemory:
-    """Gives out tensors whose storage nobody else holds. Thread-safe. At most ``keep`` unused buffers are kept."""
+    """Gives out tensors with storage of their own. Thread-safe. At most ``keep`` unused buffers are kept."""
 
     def __init__(self, keep: int = 4) -> None:
-        # No lock: buffers come back from the garbage collector, which may run in a thread that holds one.
+        # A deque needs no lock. The garbage collector returns buffers, and may run in a thread that holds a lock.
         self._unused: deque[npt.NDArray[np.uint8]] = deque(maxlen=keep)
 
     def take(self, *shape: int) -> torch.Tensor:
-        """A uint8 tensor of this shape, its content undefined; the caller's for as long as any view of it lives."""
+        """A uint8 tensor of this shape, its content undefined; not used again while any view of it lives."""
         if torch.cuda.is_available():
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         buffer = self._buffer(math.prod(shape))
-        lent = buffer[:]  # torch's storage holds this very object, and lets go of it when the last tensor is gone
-        weakref.finalize(lent, self._unused.append, buffer).atexit = False
-        return torch.from_numpy(lent).view(shape)
+        alias = buffer[:]  # torch's storage references this very object, and drops it with the last tensor
+        weakref.finalize(alias, self._unused.append, buffer).atexit = False
+        return torch.from_numpy(alias).view(shape)
 
     def _buffer(self, size: int) -> npt.NDArray[np.uint8]:
         try:
             while len(buffer := self._unused.pop()) != size:
-                pass  # of another size than is wanted now: dropped
+                pass  # of another size than this batch needs: dropped
         except IndexError:
             return np.empty(size, np.uint8)
         return buffer
 
 
 class KeptImages:
-    """Room for every image of a file, decoded; pages are taken when they are first written.
+    """Memory for every image of a file, decoded; the system assigns its pages when they are first written.
 
-    pixels, readable: the same memory, to write and to read. start_N: where in it image n starts. there_N: whether it
-    has been decoded.
+    pixels, readable: the same memory, to write and to read. start_N: where in it image n starts. decoded_N: whether
+    image n is in it.
 
     Raises:
         ValueError: it does not fit the memory that is available.
@@ -67,11 +67,11 @@ class KeptImages:
         self.readable = self.pixels[:]
         self.readable.setflags(write=False)
         self.start_N = np.concatenate([[0], end_N[:-1]]).astype(np.int64)
-        self.there_N = np.zeros(len(table), np.bool_)
+        self.decoded_N = np.zeros(len(table), np.bool_)
 
 
 def _available_bytes() -> int | None:
-    """What Linux says can be had without swapping; None elsewhere."""
+    """Memory that Linux can give without swapping; None on other systems."""
     path = Path("/proc/meminfo")
     if not path.is_file():
         return None

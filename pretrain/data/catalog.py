@@ -1,59 +1,14 @@
-"""Known data sets, and what lies in the directory of a written one. Imports nothing heavy: plans are made from it."""
+"""What lies in the directory of a written data set. Imports nothing heavy: plans are made from it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pretrain.errors import did_you_mean
-
-StoredAs = Literal["raw", "jpg"]
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is known about a data set before it is written.
-
-    images: number per split; empty when it depends on the folder. side_px: of square images that are all alike.
-    """
-
-    name: str
-    images: Mapping[str, int]
-    classes: int | None
-    side_px: int | None
-    stored_as: StoredAs
-    splits: tuple[str, ...] = ("train", "test")
-
-
-_KNOWN = (
-    DatasetInfo("fashion_mnist", {"train": 60_000, "test": 10_000}, 10, 28, "raw"),
-    DatasetInfo("cifar10", {"train": 50_000, "test": 10_000}, 10, 32, "raw"),
-    DatasetInfo("cifar100", {"train": 50_000, "test": 10_000}, 100, 32, "raw"),
-    DatasetInfo(
-        "stl10", {"train": 5_000, "test": 8_000, "unlabeled": 100_000}, 10, 96, "raw", ("train", "test", "unlabeled")
-    ),
-    DatasetInfo("tiny_imagenet", {"train": 100_000, "test": 10_000}, 200, 64, "raw"),
-    DatasetInfo("imagenet", {"train": 1_281_167, "test": 50_000}, 1000, None, "jpg"),
-    DatasetInfo("imagefolder", {}, None, None, "jpg"),
-    DatasetInfo("arrays", {}, None, None, "raw"),
-    DatasetInfo("synthetic", {"train": 1_024, "test": 256}, 10, 32, "raw"),
-)
-DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in _KNOWN}
-
-
-def dataset_info(name: str) -> DatasetInfo:
-    """The data set called ``name``.
-
-    Raises:
-        ValueError: there is none; lists those there are.
-    """
-    if name not in DATASETS:
-        raise ValueError(f"data set: got {name!r}{did_you_mean(name, DATASETS)}, known are {', '.join(DATASETS)}")
-    return DATASETS[name]
-
+from pretrain.data.sources.base import StoredAs
+from pretrain.data.sources.registry import SOURCES, source_class
 
 CHECKSUM_IMAGES = 1024  # images of one checksum in a manifest
 
@@ -66,7 +21,8 @@ class Manifest:
     for raw pixels at full size. bytes: size of the .beton file. labels_sha256: of the labels as little-endian int64.
     payload_crc32: of the stored images one after another. ffcv_format: version of the file format.
     blocks_crc32: for each CHECKSUM_IMAGES images, of their CRC-32s. jpegs_kept: JPEG files that were taken as they are.
-    only_sha256: of the names of the classes or files that were chosen; None: all of the split.
+    only_sha256: of the names of the classes or files that were chosen; None: all of the split. source_config: settings
+    of the source, where it has some.
     """
 
     dataset: str
@@ -90,6 +46,7 @@ class Manifest:
     blocks_crc32: tuple[int, ...] = ()
     jpegs_kept: int = 0
     only_sha256: str | None = None
+    source_config: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """Text of the manifest file."""
@@ -150,10 +107,15 @@ def existing_beton(dataset: str | None, directory: Path | str, split: str) -> Pa
 
 
 def image_count(dataset: str, directory: Path | str, split: str) -> int | None:
-    """Number of images of a split: from its manifest, else from the catalogue, else unknown."""
+    """Number of images of a split: from its manifest, else from its source, else unknown.
+
+    Raises:
+        ValueError: what is there is not a manifest, or own code cannot be imported.
+    """
     if manifest_path(directory, split).is_file():
         return read_manifest(directory, split, dataset).images
-    return DATASETS[dataset].images.get(split) if dataset in DATASETS else None
+    known = dataset in SOURCES or ":" in dataset
+    return source_class(dataset).images.get(split) if known else None
 
 
 def _not_written(path: Path, directory: Path | str, dataset: str | None) -> str:

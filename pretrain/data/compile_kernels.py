@@ -1,6 +1,6 @@
 """python -m pretrain.data.compile_kernels: compile the loaders' kernels once, into their cache on disk.
 
-Half a minute of compilation that would else fall into the first run, once in each of its ranks.
+Compilation takes half a minute, which the first run would otherwise spend, once in each of its ranks.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pretrain.config import AugmentationConfig, DataConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw one batch of each kind from a few made-up images."""
+    """Make one batch of each kind from a few computed images."""
     parser = argparse.ArgumentParser(prog="python -m pretrain.data.compile_kernels", description=__doc__)
     parser.parse_args(arguments)
 
     from pretrain.data.loader import build_loader, evaluation_batches
-    from pretrain.data.sources.open import synthetic
+    from pretrain.data.sources.synthetic import synthetic
     from pretrain.data.write_beton import Storage, write_split
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 """The augmentation as an operation inside ffcv.Loader.
 
 ffcv reads the file, schedules the batches and runs the pipeline in its thread; the operation decodes once and renders
-all views. What ffcv 1.0 does not do by itself is cured here: an exception in a stage hangs the consumer; an early break
+all views. Faults of ffcv 1.0 that are worked around here: an exception in a stage hangs the consumer; an early break
 leaks the thread and its buffers; kept batches are overwritten; a damaged JPEG passes silently; torch's thread count is
 set to the loader's; compilation in every process costs ten seconds and more.
 """
@@ -24,8 +24,8 @@ import torch
 from pretrain.config import DataConfig
 from pretrain.data.batch import Batch
 from pretrain.data.beton.format import image_table, read_layout
-from pretrain.data.prefetch import PrefetchQueue
-from pretrain.data.renderer import Rendering, ViewMaker
+from pretrain.data.prefetch import PrefetchQueue, ended_by
+from pretrain.data.renderer import Renderer, RenderSettings
 from pretrain.data.sampler import Indices, RankOrder
 
 
@@ -73,74 +73,74 @@ def _uncompiled() -> Iterator[None]:
 class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
     """ffcv operation for an image field: sample numbers in, a `Batch` out, in storage of its own.
 
-    ffcv does not tell an operation the epoch; the thread that runs the stages does, with `use_epoch`.
+    ffcv does not pass the epoch to an operation; the thread that runs the stages sets it, with `use_epoch`.
     """
 
-    def __init__(self, path: Path, rendering: Rendering, workers: int, decoded_in_memory: bool = False) -> None:
+    def __init__(self, path: Path, settings: RenderSettings, workers: int, decoded_in_memory: bool = False) -> None:
         super().__init__()
-        self._path, self._rendering, self._workers = path, rendering, workers
+        self._path, self._settings, self._workers = path, settings, workers
         self._decoded_in_memory = decoded_in_memory
         self._thread = threading.local()
-        self._maker: ViewMaker | None = None
+        self._renderer: Renderer | None = None
 
     def use_epoch(self, epoch: int) -> None:
         """The epoch of the batches that the calling thread makes from now on."""
         self._thread.epoch = epoch
 
     def open(self, data: npt.NDArray[np.uint8], image_N: Any, label_N: Any, allocations: Any) -> None:
-        """Take the file as ffcv has read it."""
+        """Use the file as ffcv has read it."""
         table = image_table(self._path, data, image_N, label_N, allocations)
-        self._maker = ViewMaker(table, self._workers, self._decoded_in_memory)
+        self._renderer = Renderer(table, self._workers, self._decoded_in_memory)
 
     def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, None]:
         """ffcv's protocol. No memory of ffcv's ring: a batch that is kept must not change."""
-        side = self._rendering.side
-        shape = (len(self._rendering.settings_V), 3, side, side)
+        side = self._settings.side
+        shape = (len(self._settings.settings_V), 3, side, side)
         return replace(previous_state, jit_mode=True, shape=shape, dtype=np.dtype("<u1")), None
 
     def generate_code(self) -> Any:
         """ffcv's protocol: the function of the stage."""
 
         def render(batch_indices: Any, memory: Any, metadata: Any, storage_state: Any) -> Batch:
-            assert self._maker is not None, "open() comes before the first batch"
-            return self._maker.augmented(batch_indices, self._rendering, self._thread.epoch)
+            assert self._renderer is not None, "open() comes before the first batch"
+            return self._renderer.augmented(batch_indices, self._settings, self._thread.epoch)
 
         return render
 
     def close(self) -> None:
         """End the threads."""
-        if self._maker is not None:
-            self._maker.close()
+        if self._renderer is not None:
+            self._renderer.close()
 
 
 class _Epoch(EpochIterator):  # type: ignore[misc]
-    """ffcv's producing thread, which hands over exceptions and stops when asked."""
+    """ffcv's producing thread, which passes on exceptions and stops when asked."""
 
     closed: bool
 
     def __init__(self, loader: _ViewLoader, index_n: Indices, epoch: int) -> None:
         self._epoch = epoch
-        self._handoff: PrefetchQueue[Batch] = PrefetchQueue(loader.batches_ahead)
+        self._queue: PrefetchQueue[Batch] = PrefetchQueue(loader.batches_ahead)
         super().__init__(loader, index_n)  # starts the thread
 
     def run(self) -> None:
-        self._handoff.run(self._produce)
+        self._queue.run(self._produce)
 
     def _produce(self) -> None:
         self.loader.operation.use_epoch(self._epoch)
         for number, index_B in enumerate(self.iter_ixes):
             (batch,) = self.run_pipeline(number, index_B, 0, None)
-            if not self._handoff.put(batch):
+            if not self._queue.put(batch):
                 return
 
     def __next__(self) -> Batch:
-        batch = self._handoff.get()
+        batch = self._queue.get()
         if batch is None:
             raise StopIteration
         return batch
 
     def close(self) -> None:
-        self._handoff.stop()
+        self._queue.stop()
         if threading.current_thread() is not self:
             self.join()
         if not self.closed:
@@ -149,7 +149,7 @@ class _Epoch(EpochIterator):  # type: ignore[misc]
 
 
 class _ViewLoader(FFCVLoaderBase):  # type: ignore[misc]
-    """ffcv.Loader of one operation, whose epochs are asked for by number."""
+    """ffcv.Loader of one operation, with epochs by number."""
 
     def __init__(self, path: Path, operation: RenderViews, batch_size: int, workers: int, batches_ahead: int) -> None:
         self.operation = operation
@@ -182,9 +182,9 @@ class _ViewLoader(FFCVLoaderBase):  # type: ignore[misc]
 class FFCVLoader:
     """Batches of one rank through ffcv.Loader. See `batch.Loader`."""
 
-    def __init__(self, path: Path, order: RankOrder, rendering: Rendering, data: DataConfig) -> None:
+    def __init__(self, path: Path, order: RankOrder, settings: RenderSettings, data: DataConfig) -> None:
         self._order = order
-        self._operation = RenderViews(path, rendering, data.workers, data.decoded_in_memory)
+        self._operation = RenderViews(path, settings, data.workers, data.decoded_in_memory)
         self._loader = _ViewLoader(path, self._operation, order.batch_size_per_rank, data.workers, data.batches_ahead)
         self.images = order.images
         self.batches_per_epoch = order.batches_per_epoch
@@ -193,10 +193,8 @@ class FFCVLoader:
     def epoch(self, epoch: int, *, first_batch: int = 0) -> Iterator[Batch]:
         """Batches from ``first_batch`` of epoch ``epoch``; leaving the loop early ends the thread."""
         iterator = self._loader.numbered(self._order.batches(epoch, first_batch).reshape(-1), epoch)
-        try:
+        with ended_by(iterator.close):
             yield from iterator
-        finally:
-            iterator.close()
 
     def close(self) -> None:
         """End the threads."""

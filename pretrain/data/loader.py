@@ -1,6 +1,7 @@
-"""Loaders of .beton files: two views for pretraining, one plain view for evaluation.
+"""Loaders of .beton files: random views for pretraining, one plain view for evaluation.
 
-B samples per rank and batch, V views, S side of a view in pixels.
+Two loaders make the same batches from the same file with the same kernels: `BetonLoader` here, and ffcv's. B samples
+per rank and batch, V views, S side of a view in pixels.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 
 from pretrain.config import AugmentationConfig, DataConfig
-from pretrain.data import sampler as order
 from pretrain.data.batch import Batch, Loader
 from pretrain.data.beton.format import read_layout, read_table
 from pretrain.data.catalog import existing_beton
 from pretrain.data.prefetch import in_background
-from pretrain.data.renderer import Rendering, ViewMaker
-from pretrain.data.sampler import RankOrder, check_shards
+from pretrain.data.renderer import Renderer, RenderSettings
+from pretrain.data.sampler import Indices, RankOrder, check_shards, evaluation_slice, subset
 
 if TYPE_CHECKING:
     from pretrain.data.ffcv_loader import FFCVLoader
@@ -30,7 +30,7 @@ def build_loader(
     data: DataConfig, augmentation: AugmentationConfig, *, seed: int, global_batch_size: int, rank: int = 0,
     world_size: int = 1, group: dist.ProcessGroup | None = None,
 ) -> Loader:  # fmt: skip
-    """The loader of one rank. What its batches hold depends on (data, augmentation, seed, global batch) only.
+    """The loader of one rank. Its batches depend on (data, augmentation, seed, global batch) alone.
 
     group: the ranks, for CPU tensors; they check over it that their parts are disjoint and complete. None: no check.
     Collective where there is a group: every rank calls this.
@@ -42,18 +42,16 @@ def build_loader(
         ImportError: data.loader is ffcv and ffcv cannot be imported.
     """
     path = existing_beton(data.dataset, data.directory, data.split)
-    index_n = order.subset(read_layout(path)[0], data.images)
+    index_n = subset(read_layout(path)[0], data.images)
     try:
-        rank_order = order.RankOrder(index_n, seed, global_batch_size, rank, world_size)
+        rank_order = RankOrder(index_n, seed, global_batch_size, rank, world_size)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if group is not None:
         check_shards(path, rank_order, group)
-    arguments = (path, rank_order, Rendering.of(augmentation, seed), data)
+    arguments = (path, rank_order, RenderSettings.of(augmentation, seed), data)
     match data.loader:
         case "beton":
-            from pretrain.data.loader import BetonLoader
-
             return BetonLoader(*arguments)
         case "ffcv":
             return _ffcv_loader()(*arguments)
@@ -65,25 +63,25 @@ def evaluation_batches(
 ) -> Iterator[Batch]:  # fmt: skip
     """Every sample once, in file order, one view (B, 1, 3, S, S) without augmentation; the last batch may be smaller.
 
-    Images larger than S: the centre 7/8 of the shorter side, resized (SimCLR's 224 of 256). Others as they are. Rank r
-    of W takes the r-th contiguous part. ``images``: only the subset that pretraining with so many images uses.
+    Images larger than S: the centre 7/8 of the shorter side, resized (SimCLR's 224 of 256); others: the centre square.
+    Rank r of W takes the r-th contiguous part. ``images``: only the subset that pretraining with so many images uses.
 
     Raises:
         FileNotFoundError: the data set has not been written; says which command writes it.
         ValueError: a damaged file or sample; names it.
     """
     table = read_table(existing_beton(None, directory, split))
-    index_n = order.evaluation_slice(order.subset(len(table), images), rank, world_size)
-    return _prefetched(ViewMaker(table, workers), index_n, size_px, batch_size)
+    index_n = evaluation_slice(subset(len(table), images), rank, world_size)
+    return _prefetched(Renderer(table, workers), index_n, size_px, batch_size)
 
 
-def _prefetched(maker: ViewMaker, index_n: order.Indices, size_px: int, batch_size: int) -> Iterator[Batch]:
+def _prefetched(renderer: Renderer, index_n: Indices, size_px: int, batch_size: int) -> Iterator[Batch]:
     lows = range(0, len(index_n), batch_size)
-    batches = (maker.centred(index_n[low : low + batch_size], size_px) for low in lows)
+    batches = (renderer.centred(index_n[low : low + batch_size], size_px) for low in lows)
     try:
         yield from in_background(batches, ahead=2, name="evaluation-loader")
     finally:
-        maker.close()
+        renderer.close()
 
 
 def _ffcv_loader() -> type[FFCVLoader]:
@@ -99,16 +97,13 @@ def _ffcv_loader() -> type[FFCVLoader]:
     return FFCVLoader
 
 
-# Batches from a .beton file without ffcv: the same file, the same kernels, the same batches.
-
-
 class BetonLoader:
-    """Batches of one rank, made ahead by a thread of this process. See `batch.Loader`."""
+    """Batches of one rank without ffcv, made ahead by a thread of this process. See `batch.Loader`."""
 
-    def __init__(self, path: Path, order: RankOrder, rendering: Rendering, data: DataConfig) -> None:
+    def __init__(self, path: Path, order: RankOrder, settings: RenderSettings, data: DataConfig) -> None:
         workers, batches_ahead = data.workers, data.batches_ahead
-        self._order, self._rendering, self._ahead = order, rendering, batches_ahead
-        self._maker = ViewMaker(read_table(path), workers, data.decoded_in_memory)
+        self._order, self._settings, self._ahead = order, settings, batches_ahead
+        self._renderer = Renderer(read_table(path), workers, data.decoded_in_memory)
         self.images = order.images
         self.batches_per_epoch = order.batches_per_epoch
         self.batch_size_per_rank = order.batch_size_per_rank
@@ -116,9 +111,9 @@ class BetonLoader:
     def epoch(self, epoch: int, *, first_batch: int = 0) -> Iterator[Batch]:
         """Batches from ``first_batch`` of epoch ``epoch``; leaving the loop early ends the thread."""
         indices = self._order.batches(epoch, first_batch)
-        batches = (self._maker.augmented(index_B, self._rendering, epoch) for index_B in indices)
+        batches = (self._renderer.augmented(index_B, self._settings, epoch) for index_B in indices)
         return in_background(batches, ahead=self._ahead, name="beton-loader")
 
     def close(self) -> None:
         """End the threads."""
-        self._maker.close()
+        self._renderer.close()

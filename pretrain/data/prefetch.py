@@ -1,7 +1,9 @@
-"""A bounded queue from one producing thread to one consumer that cannot hang and can be stopped from either end."""
+"""Work ahead of the step: batches made by a thread of their own, and copied to the device beside the step before."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -15,7 +17,10 @@ T = TypeVar("T")
 
 
 class PrefetchQueue(Generic[T]):
-    """At most ``capacity`` items wait. The producer's exception is raised where the consumer waits for an item."""
+    """A bounded queue from one producing thread to one consumer; either end can stop it, and neither then hangs.
+
+    At most ``capacity`` items wait. The producer's exception is raised where the consumer waits for an item.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -25,7 +30,7 @@ class PrefetchQueue(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Producer: wait for room and hand over; False when the consumer has stopped and no more is expected."""
+        """Producer: wait for room, then add the item; False when the consumer has stopped and takes no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or len(self._items) < self._capacity)
             if not self._stopped:
@@ -60,7 +65,7 @@ class PrefetchQueue(Generic[T]):
         return None
 
     def stop(self) -> None:
-        """Consumer: no more is expected; whatever waits is dropped."""
+        """Consumer: take no more items; those that wait are dropped."""
         with self._changed:
             self._stopped = True
             self._items.clear()
@@ -77,16 +82,30 @@ def in_background(items: Iterator[T], *, ahead: int, name: str) -> Iterator[T]:
                 return
 
     thread = threading.Thread(target=queue.run, args=(produce,), name=name, daemon=True)
-    thread.start()
-    try:
-        while (item := queue.get()) is not None:
-            yield item
-    finally:
+
+    def end() -> None:
         queue.stop()
         thread.join()
 
+    thread.start()
+    with ended_by(end):
+        while (item := queue.get()) is not None:
+            yield item
 
-# Batches on the device that trains: on CUDA each is copied beside the step before it.
+
+@contextlib.contextmanager
+def ended_by(end: Callable[[], None]) -> Iterator[None]:
+    """Call ``end``, which stops a thread, when the block is left; at the latest when Python exits.
+
+    The iterator that holds the block may never be closed. A thread that is then still inside C++ code of torch when
+    the interpreter goes away aborts the process.
+    """
+    atexit.register(end)
+    try:
+        yield
+    finally:
+        atexit.unregister(end)
+        end()
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Generator[Batch]:

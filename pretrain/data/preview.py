@@ -17,7 +17,6 @@ from pretrain.configio import load
 from pretrain.errors import ConfigError
 
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
-_JITTER = ("brightness", "contrast", "saturation", "hue")
 
 
 def contact_sheet(config: PretrainConfig, output: Path, *, images: int = 8, epoch: int = 0) -> None:
@@ -29,23 +28,23 @@ def contact_sheet(config: PretrainConfig, output: Path, *, images: int = 8, epoc
     from matplotlib import pyplot as plt
 
     plt.switch_backend("Agg")
-    from pretrain.data import sampler as order
     from pretrain.data.beton.format import read_table
     from pretrain.data.catalog import existing_beton
-    from pretrain.data.renderer import Rendering, ViewMaker
+    from pretrain.data.renderer import Renderer, RenderSettings
+    from pretrain.data.sampler import permutation, subset
 
     data, augmentation = config.data, config.augmentation
     table = read_table(existing_beton(data.dataset, data.directory, data.split))
-    chosen = order.permutation(config.seed, epoch, order.subset(len(table), data.images))[:images]
-    maker, rendering = ViewMaker(table, 1), Rendering.of(augmentation, config.seed)
-    batch = maker.augmented(chosen, rendering, epoch)
+    chosen = permutation(config.seed, epoch, subset(len(table), data.images))[:images]
+    renderer, settings = Renderer(table, 1), RenderSettings.of(augmentation, config.seed)
+    batch = renderer.augmented(chosen, settings, epoch)
     views = augmentation.number_of_views
     figure, axes_RC = plt.subplots(
         len(chosen), 1 + views, squeeze=False, figsize=(2.6 * (1 + views), 3.1 * len(chosen)), layout="constrained"
     )
     for row, index in enumerate(map(int, chosen)):
-        drawn_V = maker.drawn(index, rendering, epoch)
-        _show(axes_RC[row, 0], maker.original(index), f"image {index}, label {int(batch.labels[row])}")
+        drawn_V = renderer.drawn(index, settings, epoch)
+        _show(axes_RC[row, 0], renderer.original(index), f"image {index}, label {int(batch.labels[row])}")
         for view in range(views):
             _outline(axes_RC[row, 0], drawn_V[view], _COLOURS[view])
             title = "\n".join(describe(drawn_V[view], augmentation, view))
@@ -55,22 +54,10 @@ def contact_sheet(config: PretrainConfig, output: Path, *, images: int = 8, epoc
 
 
 def describe(drawn: Any, augmentation: AugmentationConfig, view: int) -> list[str]:
-    """The drawn parameters (kernels_draw.DRAWN) of a view in words, in the order in which they are applied."""
-    settings = augmentation.for_view(view)
-    crop = f"crop {drawn['width']}x{drawn['height']} at {drawn['left']},{drawn['top']}"
-    lines = [crop + (", flipped" if drawn["flip"] else "")]
-    warps = ["perspective"] if drawn["perspective"] else []
-    if drawn["rotation"]:
-        warps.append(f"rotated {drawn['rotation']:+.0f}°")
-    jitter = []
-    for name in (_JITTER[k] for k in drawn["jitter_order"]) if drawn["jitter"] else ():
-        if getattr(settings, name) > 0:
-            jitter.append(f"{name[:3]} {drawn[name]:+.2f}" if name == "hue" else f"{name[:3]} {drawn[name]:.2f}")
-    after = ["grey"] if drawn["grayscale"] else []
-    if drawn["blur_sigma_px"] > 0 and int(settings.blur_kernel_fraction * augmentation.crop_size_px) >= 2:
-        after.append(f"blur {drawn['blur_sigma_px']:.2f} px")
-    after += [word for name, word in (("solarize", "solarised"), ("invert", "inverted")) if drawn[name]]
-    return lines + [", ".join(part) for part in (warps, jitter, after) if part]
+    """The drawn parameters (`operations.DRAWN`) of a view in words, in the order in which they are applied."""
+    from pretrain.data.kernels.operations import in_words
+
+    return in_words(drawn, augmentation.for_view(view), augmentation.crop_size_px)
 
 
 def _show(axes: Any, pixels: Any, title: str, colour: str = "black") -> None:

@@ -20,37 +20,36 @@ from pretrain.config import AugmentationConfig
 from pretrain.data.batch import Batch
 from pretrain.data.beton.format import JPEG, RAW, ImageTable
 from pretrain.data.buffers import PADDING, BatchMemory, KeptImages
-from pretrain.data.kernels import jpeg as kernels_jpeg
-from pretrain.data.kernels import jpeg as turbojpeg
-from pretrain.data.kernels import view as kernels_view
-from pretrain.data.kernels.draw import DRAWN, SETTINGS, settings_record
+from pretrain.data.kernels import jpeg
+from pretrain.data.kernels import view as view_kernels
+from pretrain.data.kernels.operations import DRAWN, SETTINGS, settings_record
 from pretrain.data.sampler import Indices
 
 CENTRE_FRACTION = 0.875  # of the shorter side: SimCLR's evaluation crop, 224 of 256 px
 _DECODED_PER_CHUNK = 8  # few enough that pixels are still in cache when they are rendered
 
-_RANDOM_WINDOWS = np.empty((0, 4), np.int64)
+_RANDOM_WINDOWS = np.empty((0, 4), np.int64)  # no windows given: the kernels draw them
 
 Views = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """What random views depend on, besides the epoch and the sample. settings_V: rows of kernels_draw.SETTINGS."""
+class RenderSettings:
+    """What random views depend on, besides the epoch and the sample. settings_V: rows of `operations.SETTINGS`."""
 
     settings_V: npt.NDArray[np.void]
     side: int
     seed: int
 
     @classmethod
-    def of(cls, augmentation: AugmentationConfig, seed: int) -> Rendering:
-        """The configuration of all views, in the form that the kernels take."""
+    def of(cls, augmentation: AugmentationConfig, seed: int) -> RenderSettings:
+        """The configuration of all views, in the form that the kernels read."""
         side = augmentation.crop_size_px
         views = range(augmentation.number_of_views)
         return cls(np.concatenate([settings_record(augmentation.for_view(v), side) for v in views]), side, seed)
 
 
-class ViewMaker:
+class Renderer:
     """Reads, decodes and renders samples of one file with ``workers`` threads. Thread-safe."""
 
     def __init__(self, table: ImageTable, workers: int, decoded_in_memory: bool = False) -> None:
@@ -60,9 +59,9 @@ class ViewMaker:
         self._raw = bool((table.mode_N == RAW).all())
         self._memory, self._thread = BatchMemory(), threading.local()
         self._kept = KeptImages(table) if decoded_in_memory and not self._raw else None
-        self._turbojpeg = bool((table.mode_N == JPEG).all()) and turbojpeg.load()
+        self._turbojpeg = bool((table.mode_N == JPEG).all()) and jpeg.load()
 
-    def augmented(self, index_B: Indices, rendering: Rendering, epoch: int) -> Batch:
+    def augmented(self, index_B: Indices, settings: RenderSettings, epoch: int) -> Batch:
         """Random views of the samples; a function of (seed, epoch, sample, view) and the settings.
 
         Raises:
@@ -70,14 +69,14 @@ class ViewMaker:
         """
 
         def render(index_b: Indices, views: Views) -> None:
-            self._render(index_b, _RANDOM_WINDOWS, rendering, epoch, views)
+            self._render(index_b, _RANDOM_WINDOWS, settings, epoch, views)
 
-        return self._batch(index_B, len(rendering.settings_V), rendering.side, render)
+        return self._batch(index_B, len(settings.settings_V), settings.side, render)
 
     def centred(self, index_B: Indices, side: int) -> Batch:
         """One view without augmentation. Images larger than ``side``: the centre 7/8; others: the centre square."""
 
-        plain = Rendering(np.zeros(1, SETTINGS), side, seed=0)  # every probability zero
+        plain = RenderSettings(np.zeros(1, SETTINGS), side, seed=0)  # every probability zero
 
         def render(index_b: Indices, views: Views) -> None:
             window_b4 = centre_windows(self.table.height_N[index_b], self.table.width_N[index_b], side)
@@ -85,12 +84,12 @@ class ViewMaker:
 
         return self._batch(index_B, 1, side, render)
 
-    def drawn(self, index: int, rendering: Rendering, epoch: int) -> npt.NDArray[np.void]:
-        """What `augmented` draws for the views of one sample, shape (V,): rows of kernels_draw.DRAWN."""
-        drawn_1V: npt.NDArray[np.void] = np.zeros((1, len(rendering.settings_V)), DRAWN)
-        counters = (np.uint64(rendering.seed), np.uint64(epoch), np.array([index], np.int64))
+    def drawn(self, index: int, settings: RenderSettings, epoch: int) -> npt.NDArray[np.void]:
+        """What `augmented` draws for the views of one sample, shape (V,): rows of `operations.DRAWN`."""
+        drawn_1V: npt.NDArray[np.void] = np.zeros((1, len(settings.settings_V)), DRAWN)
+        counters = (np.uint64(settings.seed), np.uint64(epoch), np.array([index], np.int64))
         size = (int(self.table.height_N[index]), int(self.table.width_N[index]))
-        kernels_view.draw(*counters, *size, rendering.settings_V, drawn_1V)
+        view_kernels.draw(*counters, *size, settings.settings_V, drawn_1V)
         return drawn_1V.reshape(-1)
 
     def close(self) -> None:
@@ -113,12 +112,12 @@ class ViewMaker:
         return Batch(views_BV3SS, *numbers)
 
     def _render(
-        self, index_b: Indices, window_b4: npt.NDArray[np.int64], rendering: Rendering, epoch: int, views: Views
+        self, index_b: Indices, window_b4: npt.NDArray[np.int64], settings: RenderSettings, epoch: int, views: Views
     ) -> None:
         data, offset_b = self.decoded(index_b)
         sizes = (self.table.height_N[index_b], self.table.width_N[index_b])
-        counters = (index_b, np.uint64(rendering.seed), np.uint64(epoch))
-        kernels_view.augment(data, offset_b, *sizes, window_b4, *counters, rendering.settings_V, views)
+        counters = (index_b, np.uint64(settings.seed), np.uint64(epoch))
+        view_kernels.augment(data, offset_b, *sizes, window_b4, *counters, settings.settings_V, views)
 
     def decoded(self, index_b: Indices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Raw pixels of the samples: an array, this thread's until its next call, and where in it each image starts.
@@ -131,9 +130,9 @@ class ViewMaker:
         if self._raw:
             return table.data, offset_b
         if self._kept is not None:
-            missing = np.unique(index_b[~self._kept.there_N[index_b]])
+            missing = np.unique(index_b[~self._kept.decoded_N[index_b]])
             self._decode(missing, self._kept.pixels, self._kept.start_N[missing])
-            self._kept.there_N[missing] = True
+            self._kept.decoded_N[missing] = True
             return self._kept.readable, self._kept.start_N[index_b]
         end_b = np.cumsum(3 * height_b * width_b)
         start_b = np.concatenate([[0], end_b[:-1]])
@@ -148,7 +147,7 @@ class ViewMaker:
         height_b, width_b = table.height_N[index_b], table.width_N[index_b]
         if self._turbojpeg:
             places = (table.offset_N[index_b], table.size_N[index_b], height_b, width_b, start_b)
-            bad = kernels_jpeg.decode(table.data, *places, pixels)
+            bad = jpeg.decode(table.data, *places, pixels)
             if bad >= 0:
                 raise self._undecodable(int(index_b[bad]))
             return

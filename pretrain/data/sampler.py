@@ -27,7 +27,7 @@ def subset(total: int, images: int | None) -> Indices:
     A smaller subset is part of every larger one, and none depends on the seed. None: all.
 
     Raises:
-        ValueError: more images are expected than there are.
+        ValueError: more images are asked for than there are.
     """
     index_N = np.arange(total, dtype=np.int64)
     if images is None:
@@ -105,17 +105,16 @@ def is_partition(parts: list[Indices], whole_n: Indices) -> bool:
     return joined.size == whole_n.size and bool(np.array_equal(np.sort(joined), np.sort(whole_n)))
 
 
-# Ranks make sure before the first step that they share one data set out among them: one file, each image once.
-
-
+# What every rank must have in common, in the order of the numbers that `check_shards` compares.
 _SAME = ("the data file", "the seed", "the global batch size", "the number of images")
 
 
 def check_shards(path: Path, order: RankOrder, group: dist.ProcessGroup) -> None:
-    """Compare what the ranks of ``group`` (CPU tensors) are about to read in epoch 0.
+    """Check before the first step that the ranks of ``group`` (CPU tensors) share out one file, each image once.
 
-    Each tells how many samples it takes and the sum of their hashes, modulo 2**64: the sums over the ranks are those of
-    the whole epoch, computed by each, exactly when no sample is missing or repeated. Collective: every rank calls this.
+    Each rank tells how many samples it takes in epoch 0 and the sum of their hashes, modulo 2**64. The sums over the
+    ranks equal those of the whole epoch, which each computes itself, when no sample is missing or repeated (and by
+    chance once in 2**64). Collective: every rank calls this.
 
     Raises:
         ValueError: on every rank, when the ranks differ in something or their parts are not the whole; says in what.
@@ -137,7 +136,7 @@ def check_shards(path: Path, order: RankOrder, group: dist.ProcessGroup) -> None
 
 
 def _fingerprint(index: Indices) -> tuple[int, int]:
-    """Number of samples, and the sum of their hashes as a signed 64-bit number; neither knows their order."""
+    """Number of samples, and the sum of their hashes as a signed 64-bit number; neither depends on their order."""
     with np.errstate(over="ignore"):
         total = np.add.reduce(mix64(index.reshape(-1).astype(np.uint64)), dtype=np.uint64)
     return index.size, int(np.uint64(total).astype(np.int64))
@@ -146,5 +145,5 @@ def _fingerprint(index: Indices) -> tuple[int, int]:
 def _content(path: Path) -> int:
     """A number for what the file holds: of its manifest, or of its size where it has none."""
     manifest = manifest_path(path.parent, path.stem)
-    said = manifest.read_bytes() if manifest.is_file() else str(path.stat().st_size).encode()
-    return int.from_bytes(hashlib.sha256(said).digest()[:7], "little")
+    content = manifest.read_bytes() if manifest.is_file() else str(path.stat().st_size).encode()
+    return int.from_bytes(hashlib.sha256(content).digest()[:7], "little")  # 7 bytes fit a signed 64-bit number

@@ -1,4 +1,4 @@
-"""Reads a written split back and compares it with its manifest."""
+"""Read a written split back and compare it with its manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pretrain.data.beton.format import ImageTable, read_table
 from pretrain.data.catalog import CHECKSUM_IMAGES, Manifest, existing_beton, read_manifest
-from pretrain.data.renderer import ViewMaker
+from pretrain.data.renderer import Renderer
 
 
 def block_checksums(crc32_N: npt.NDArray[np.uint32]) -> tuple[int, ...]:
@@ -40,17 +40,17 @@ def verify_split(directory: Path, split: str, dataset: str | None = None, worker
 
 def _problems(manifest: Manifest, table: ImageTable, workers: int) -> Iterator[str]:
     if len(table) != manifest.images:
-        yield f"{len(table)} samples, the manifest says {manifest.images}"
+        yield f"got {len(table)} samples, expected the manifest's {manifest.images}"
         return
     if hashlib.sha256(table.label_N.astype("<i8").tobytes()).hexdigest() != manifest.labels_sha256:
         yield "the labels differ"
-    maker = ViewMaker(table, 1)
+    renderer = Renderer(table, 1)
     payload, crc32_N = 0, np.zeros(len(table), np.uint32)
 
     def check(index: int) -> str | None:
         crc32_N[index] = zlib.crc32(_stored(table, index))
         try:
-            maker.decoded(np.array([index]))
+            renderer.decoded(np.array([index]))
         except ValueError as error:
             return str(error)
         return None
@@ -59,8 +59,8 @@ def _problems(manifest: Manifest, table: ImageTable, workers: int) -> Iterator[s
         yield from filter(None, pool.map(check, range(len(table)), chunksize=1))
     if manifest.blocks_crc32:
         got = block_checksums(crc32_N)
-        for block, (wanted, found) in enumerate(zip(manifest.blocks_crc32, got, strict=True)):
-            if wanted != found:
+        for block, (expected, found) in enumerate(zip(manifest.blocks_crc32, got, strict=True)):
+            if expected != found:
                 low = block * CHECKSUM_IMAGES
                 last = min(low + CHECKSUM_IMAGES, len(table)) - 1
                 yield f"samples {low} to {last}: other bytes than were written"

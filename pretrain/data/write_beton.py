@@ -1,8 +1,9 @@
 """Write a data set as .beton files: ``python -m pretrain.data.write_beton SOURCE DIR``.
 
-Each split becomes DIR/{split}.beton (ffcv's format, version 2) and DIR/{split}.json (its manifest), both written whole
-or not at all, the manifest last. A split that is there already is left alone; one whose writing was killed is taken up
-where it stopped. With --verify every image is read back and compared with the manifest instead.
+SOURCE is a name, or the dotted path of a class of one's own (see `pretrain.data.sources.base.Source`). Each split
+becomes DIR/{split}.beton (ffcv's format, version 2) and DIR/{split}.json (its manifest), both written whole or not at
+all, the manifest last. A split that is there already is left alone; one whose writing was killed goes on where it
+stopped. With --verify every image is read back and compared with the manifest instead.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,18 +26,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pretrain.data.beton import format as beton
 from pretrain.data.beton.encode import Storage, encoded, estimated_bytes
 from pretrain.data.beton.writer import BetonWriter, part_path
-from pretrain.data.catalog import (
-    DATASETS,
-    DatasetInfo,
-    Manifest,
-    StoredAs,
-    beton_path,
-    dataset_info,
-    manifest_path,
-    read_manifest,
-)
+from pretrain.data.catalog import Manifest, beton_path, manifest_path, read_manifest
+from pretrain.data.sources.base import StoredAs
 from pretrain.data.sources.folders import read_names
-from pretrain.data.sources.open import Source, open_source
+from pretrain.data.sources.images import Images
+from pretrain.data.sources.registry import SOURCES, open_images, source_class, source_config
 from pretrain.data.verify import block_checksums, verify_split
 from pretrain.rundir import write_text
 
@@ -44,62 +39,72 @@ __all__ = ["Storage", "main", "write_split"]
 WRITER_VERSION = 1
 
 
-def write_split(
-    source: Source, directory: Path, *, dataset: str, split: str, storage: Storage, workers: int = 1,
-    progress: Progress | None = None, only: frozenset[str] | None = None,
-) -> Manifest:  # fmt: skip
-    """Write ``source`` as DIR/{split}.beton and its manifest; what was there is replaced when both are complete.
+@dataclass(frozen=True)
+class Selection:
+    """Which images were chosen. only: classes or files by name; None: all. config: the settings of the source."""
 
-    only: the names by which ``source`` was chosen from the split, for the manifest.
+    dataset: str
+    split: str
+    only: frozenset[str] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def only_sha256(self) -> str | None:
+        """Of the names, for the manifest."""
+        return None if self.only is None else hashlib.sha256("\n".join(sorted(self.only)).encode()).hexdigest()
+
+
+def write_split(
+    images: Images, directory: Path, *, dataset: str, split: str, storage: Storage, workers: int = 1,
+    progress: Progress | None = None, only: frozenset[str] | None = None, config: Mapping[str, Any] | None = None,
+) -> Manifest:  # fmt: skip
+    """Write ``images`` as DIR/{split}.beton and their manifest; what was there is replaced when both are complete.
+
+    only, config: the names and the source's settings by which ``images`` were chosen, for the manifest.
 
     Raises:
         ValueError: an image cannot be stored; names it.
         OSError: the disk is full, or another process is writing the same file.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    final = beton_path(directory, split)
+    final, selection = beton_path(directory, split), Selection(dataset, split, only, config or {})
     mode = beton.RAW if storage.format == "raw" else beton.JPEG
-    with BetonWriter(final, _identity(source, dataset, split, storage), len(source)) as draft:
-        task = progress.add_task(f"{dataset} {split}", total=len(source)) if progress is not None else None
-        for index, image in enumerate(encoded(source, storage, workers, draft.count), draft.count):
-            draft.add(image, mode, int(source.labels[index]))
-            if progress is not None and task is not None and (index % 256 == 255 or index + 1 == len(source)):
+    with BetonWriter(final, _identity(images, selection, storage), len(images)) as writer:
+        task = progress.add_task(f"{dataset} {split}", total=len(images)) if progress is not None else None
+        for index, image in enumerate(encoded(images, storage, workers, writer.count), writer.count):
+            writer.add(image, mode, int(images.labels[index]))
+            if progress is not None and task is not None and (index % 256 == 255 or index + 1 == len(images)):
                 progress.update(task, completed=index + 1)
         manifest_path(directory, split).unlink(missing_ok=True)  # never beside a file that it does not describe
-        manifest = _manifest(source, dataset, split, storage, draft, draft.finish(), only)
+        manifest = _manifest(images, selection, storage, writer, writer.finish())
     write_text(manifest_path(directory, split), manifest.to_json())
     return manifest
 
 
-def _identity(source: Source, dataset: str, split: str, storage: Storage) -> bytes:
-    """Equal only for drafts of the same images, stored alike."""
-    said = [WRITER_VERSION, dataset, split, asdict(storage), [str(path) for path in source.paths or ()]]
-    return hashlib.sha256(json.dumps(said).encode() + source.labels.astype("<i8").tobytes()).digest()
+def _identity(images: Images, selection: Selection, storage: Storage) -> bytes:
+    """Equal only where the same images are stored alike, so that a file that was begun may be continued."""
+    facts: list[Any] = [WRITER_VERSION, selection.dataset, selection.split, asdict(storage)]
+    facts.append([str(path) for path in images.paths or ()])
+    if selection.config:
+        facts.append(dict(selection.config))
+    return hashlib.sha256(json.dumps(facts).encode() + images.labels.astype("<i8").tobytes()).digest()
 
 
-def _manifest(
-    source: Source,
-    dataset: str,
-    split: str,
-    storage: Storage,
-    draft: BetonWriter,
-    size: int,
-    only: frozenset[str] | None,
-) -> Manifest:
-    rows_N = draft.rows
-    images = rows_N["metadata"]["image"]
-    widest, tallest = (int(images[axis].max()) if len(rows_N) else 0 for axis in ("width", "height"))
-    same = len(rows_N) > 0 and bool(((images["width"] == widest) & (images["height"] == widest)).all())
+def _manifest(images: Images, selection: Selection, storage: Storage, writer: BetonWriter, size: int) -> Manifest:
+    rows_N = writer.rows
+    stored = rows_N["metadata"]["image"]
+    widest, tallest = (int(stored[axis].max()) if len(rows_N) else 0 for axis in ("width", "height"))
+    same = len(rows_N) > 0 and bool(((stored["width"] == widest) & (stored["height"] == widest)).all())
     try:
         ffcv_version = importlib.metadata.version("ffcv")
     except importlib.metadata.PackageNotFoundError:
         ffcv_version = None
     return Manifest(
-        dataset=dataset,
-        split=split,
+        dataset=selection.dataset,
+        split=selection.split,
         images=len(rows_N),
-        classes=len(source.class_names) or int(source.labels.max(initial=-1)) + 1,
-        class_names=source.class_names,
+        classes=len(images.class_names) or int(images.labels.max(initial=-1)) + 1,
+        class_names=images.class_names,
         side_px=widest if same else None,
         widest_px=widest,
         tallest_px=tallest,
@@ -109,50 +114,50 @@ def _manifest(
         jpeg_quality=storage.jpeg_quality if storage.format == "jpg" else None,
         bytes=size,
         labels_sha256=hashlib.sha256(rows_N["metadata"]["label"].tobytes()).hexdigest(),
-        payload_crc32=draft.payload_crc32,
+        payload_crc32=writer.payload_crc32,
         ffcv_format=beton.VERSION,
         ffcv_version=ffcv_version,
         writer_version=WRITER_VERSION,
         blocks_crc32=block_checksums(rows_N["crc32"]),
         jpegs_kept=int(np.count_nonzero(rows_N["kept"])),
-        only_sha256=_names_sha256(only),
+        only_sha256=selection.only_sha256,
+        source_config=dict(selection.config) or None,
     )
 
 
-def _names_sha256(only: frozenset[str] | None) -> str | None:
-    return None if only is None else hashlib.sha256("\n".join(sorted(only)).encode()).hexdigest()
-
-
-def is_complete(
-    directory: Path, split: str, dataset: str, storage: Storage, only: frozenset[str] | None = None
-) -> bool:
-    """Whether the split is there, whole, and stored as expected.
+def is_complete(directory: Path, selection: Selection, storage: Storage) -> bool:
+    """Whether the split is there, whole, and stored as ``storage`` says.
 
     Raises:
         ValueError: it is there but of another data set or stored otherwise; says how.
     """
+    split = selection.split
     path = beton_path(directory, split)
     if not path.is_file() or not manifest_path(directory, split).is_file():
         return False
-    found = read_manifest(directory, split, dataset)
+    found = read_manifest(directory, split, selection.dataset)
     quality = storage.jpeg_quality if storage.format == "jpg" else None
-    there = (found.dataset, found.format, found.max_side_px, found.jpeg_quality)
-    wanted = (dataset, storage.format, storage.max_side_px, quality)
-    if there != wanted:
+    holds = (found.dataset, found.format, found.max_side_px, found.jpeg_quality)
+    asked = (selection.dataset, storage.format, storage.max_side_px, quality)
+    if holds != asked:
         raise ValueError(
-            f"{path}: holds (data set, format, max side, quality) {there}, expected {wanted}; --force replaces it"
+            f"{path}: holds (data set, format, max side, quality) {holds}, expected {asked}; --force replaces it"
         )
-    if found.only_sha256 != _names_sha256(only):
+    if found.only_sha256 != selection.only_sha256:
         raise ValueError(f"{path}: holds other classes or files than --only names; --force replaces it")
+    if (found.source_config or {}) != selection.config:
+        there, expected = found.source_config or "no settings", dict(selection.config) or "none"
+        raise ValueError(f"{path}: was written with {there}, expected {expected}; --force replaces it")
     return path.stat().st_size == found.bytes
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pretrain.data.write_beton", description=__doc__.split("\n")[0])
-    parser.add_argument("source", metavar="SOURCE", help=f"one of {', '.join(DATASETS)}")
+    parser.add_argument("source", metavar="SOURCE", help=f"{', '.join(SOURCES)}, or package.module:Class")
     parser.add_argument("directory", metavar="DIR", type=Path, help="where the files go")
     parser.add_argument("--splits", nargs="+", help="default: all that the data set has")
     parser.add_argument("--source-dir", type=Path, help="where the original images are, or shall be downloaded to")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the source")
     parser.add_argument("--only", type=Path, help="a file of names: take only these classes or files (folders)")
     parser.add_argument("--format", choices=("raw", "jpg"), help="default: raw for small images, jpg for photographs")
     parser.add_argument("--max-side", type=int, help="reduce longer images to this many pixels (jpg: 500)")
@@ -167,13 +172,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     given = _parser().parse_args(arguments)
     try:
-        info = dataset_info(given.source)
-        for split in given.splits or info.splits:
+        for split in given.splits or source_class(given.source).splits:
             if given.verify:
-                manifest = verify_split(given.directory, split, info.name, given.workers or os.cpu_count() or 1)
+                manifest = verify_split(given.directory, split, given.source, given.workers or os.cpu_count() or 1)
                 print(f"{beton_path(given.directory, split)}: {manifest.images} images are as they were written")
             else:
-                _write(given, info, split)
+                _write(given, split)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -183,21 +187,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write(given: argparse.Namespace, info: DatasetInfo, split: str) -> None:
-    stored_as: StoredAs = given.format or info.stored_as
+def _write(given: argparse.Namespace, split: str) -> None:
+    source = source_class(given.source)
+    config = source_config(given.source, given.set)
+    stored_as: StoredAs = given.format or source.stored_as
     storage = Storage(stored_as, given.max_side or (500 if stored_as == "jpg" else None), given.quality)
-    workers = given.workers or (1 if stored_as == "raw" and info.side_px else os.cpu_count() or 1)
-    path, only = beton_path(given.directory, split), read_names(given.only) if given.only else None
-    if not given.force and is_complete(given.directory, split, info.name, storage, only):
+    workers = given.workers or (1 if stored_as == "raw" and source.side_px else os.cpu_count() or 1)
+    only = read_names(given.only) if given.only else None
+    path, selection = (
+        beton_path(given.directory, split),
+        Selection(given.source, split, only, config.model_dump(mode="json")),
+    )
+    if not given.force and is_complete(given.directory, selection, storage):
         print(f"{path}: complete, left alone (--force writes it again)")
         return
-    source = open_source(info.name, split, given.source_dir, only)
-    _check_room(path, len(source), estimated_bytes(source, storage))
+    images = open_images(given.source, split, given.source_dir, only=only, config=config)
+    _check_room(path, len(images), estimated_bytes(images, storage))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         manifest = write_split(
-            source, given.directory, dataset=info.name, split=split, storage=storage, workers=workers,
-            progress=progress, only=only,
+            images, given.directory, dataset=given.source, split=split, storage=storage, workers=workers,
+            progress=progress, only=only, config=selection.config,
         )  # fmt: skip
     kept = f", {manifest.jpegs_kept} JPEG files as they were" if manifest.jpegs_kept else ""
     print(f"{path}: {manifest.images} images, {manifest.bytes} bytes{kept}")
@@ -213,10 +223,10 @@ def _check_room(path: Path, images: int, size: int) -> None:
     unfinished = part_path(path)
     taken = unfinished.stat().st_size if unfinished.exists() else 0  # by images that will be used or replaced
     free = shutil.disk_usage(path.parent).free + taken
-    told = f"{path}: {images} images, about {size / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
+    forecast = f"{path}: {images} images, about {size / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
     if size > free:
-        raise OSError(f"{told}; make room, reduce the images (--max-side, --quality), or name another DIR")
-    print(told, flush=True)
+        raise OSError(f"{forecast}; make room, reduce the images (--max-side, --quality), or name another DIR")
+    print(forecast, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from pretrain.config import AugmentationConfig, DataConfig
 from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path
 from pretrain.data.loader import build_loader
-from pretrain.data.renderer import ViewMaker
-from pretrain.data.sources.open import Source
+from pretrain.data.renderer import Renderer
+from pretrain.data.sources.images import Images
 from pretrain.data.write_beton import Storage, write_split
 from tests.bench.photographs import jpeg, photograph
 from tests.bench.timing import rates, report
@@ -49,7 +49,7 @@ def make_images(kind: str, images: int, folder: Path) -> list[bytes]:
     height, width, _ = SIZES[kind]
     few = [photograph(height, width, seed) for seed in range(min(images, 128))]
     storage = Storage("raw") if kind == "32" else Storage("jpg", None, 90)
-    source = Source(np.zeros(images, np.int64), ("any",), lambda index: few[index % len(few)])
+    source = Images(np.zeros(images, np.int64), ("any",), lambda index: few[index % len(few)])
     write_split(source, folder, dataset="imagefolder", split="train", storage=storage, workers=THREADS)
     files = [pixels.tobytes() if kind == "32" else jpeg(pixels) for pixels in few]
     return [files[index % len(files)] for index in range(images)]
@@ -124,13 +124,13 @@ def ffcv_loader(folder: Path, size: int) -> Callable[[], int]:
 
 def decode_only(folder: Path) -> Callable[[], int]:
     """What both views of a sample need at least: reading and decoding it once."""
-    maker = ViewMaker(read_table(beton_path(folder, "train")), 1)
-    chunks = np.array_split(np.arange(len(maker.table)), max(1, len(maker.table) // 8))
+    renderer = Renderer(read_table(beton_path(folder, "train")), 1)
+    chunks = np.array_split(np.arange(len(renderer.table)), max(1, len(renderer.table) // 8))
     pool = ThreadPoolExecutor(THREADS)
 
     def run() -> int:
-        list(pool.map(maker.decoded, chunks))
-        return len(maker.table)
+        list(pool.map(renderer.decoded, chunks))
+        return len(renderer.table)
 
     return run
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.data.sources.open import Pixels, Source, synthetic
+from pretrain.data.sources.images import Images, Pixels
+from pretrain.data.sources.synthetic import synthetic
 from pretrain.data.write_beton import Storage, write_split
 
 RAW_IMAGES, JPEG_IMAGES = 100, 26
 
 
-def photographs(images: int) -> Source:
+def photographs(images: int) -> Images:
     """Smooth images of different sizes and shapes, so that JPEG and resizing have something to do."""
     sides = [(48 + 7 * k % 61, 40 + 11 * k % 67) for k in range(images)]
 
@@ -22,7 +23,7 @@ def photographs(images: int) -> Source:
         large = synthetic("train", images, side=128).pixels(index)
         return np.ascontiguousarray(large[:height, :width])
 
-    return Source(np.arange(images, dtype=np.int64) % 5, tuple("abcde"), pixels)
+    return Images(np.arange(images, dtype=np.int64) % 5, tuple("abcde"), pixels)
 
 
 @pytest.fixture(scope="session")

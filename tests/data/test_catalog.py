@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.data.catalog import DATASETS, dataset_info, image_count, manifest_path, read_manifest
+from pretrain.data.catalog import image_count, manifest_path, read_manifest
+from pretrain.data.sources.registry import SOURCES, source_class
 from tests.data.conftest import RAW_IMAGES
 
 
@@ -22,7 +23,7 @@ def test_counts(raw_directory: Path, tmp_path: Path) -> None:
     assert image_count("synthetic", raw_directory, "train") == RAW_IMAGES  # what is written counts first
     assert image_count("cifar10", tmp_path, "train") == 50_000
     assert image_count("imagefolder", tmp_path, "train") is None
-    for info in DATASETS.values():
+    for info in SOURCES.values():
         assert set(info.images) <= set(info.splits)
 
 
@@ -37,4 +38,4 @@ def test_missing_or_broken_manifests_are_explained(raw_directory: Path, tmp_path
     with pytest.raises(ValueError, match="unknown or missing: classes, klasses"):
         read_manifest(tmp_path, "train")
     with pytest.raises(ValueError, match="did you mean 'imagenet'"):
-        dataset_info("imagnet")
+        source_class("imagnet")

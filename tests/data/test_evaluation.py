@@ -13,9 +13,9 @@ from torchvision.transforms.v2 import functional as F
 from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path
 from pretrain.data.loader import evaluation_batches
-from pretrain.data.renderer import ViewMaker, centre_windows
+from pretrain.data.renderer import Renderer, centre_windows
 from pretrain.data.sampler import subset
-from pretrain.data.sources.open import synthetic
+from pretrain.data.sources.synthetic import synthetic
 from tests.data.conftest import JPEG_IMAGES, RAW_IMAGES
 
 
@@ -44,10 +44,10 @@ def test_ranks_share_without_repeats(jpeg_directory: Path, world_size: int) -> N
 
 def test_large_images_are_cropped_as_in_simclr(jpeg_directory: Path) -> None:
     """Against torchvision's crop of the centre 7/8 and antialiased resize of the decoded image."""
-    maker = ViewMaker(read_table(beton_path(jpeg_directory, "train")), 1)
+    renderer = Renderer(read_table(beton_path(jpeg_directory, "train")), 1)
     (batch,) = evaluation_batches(jpeg_directory, "train", size_px=24, batch_size=JPEG_IMAGES, workers=2)
     for index in range(JPEG_IMAGES):
-        pixels = maker.original(index)
+        pixels = renderer.original(index)
         height, width = pixels.shape[:2]
         square = round(0.875 * min(height, width))
         window = [(height - square) // 2, (width - square) // 2, square, square]

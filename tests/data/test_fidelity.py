@@ -11,9 +11,10 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from pretrain.config import AugmentationConfig
-from pretrain.data.kernels import view as kernels_view
-from pretrain.data.kernels.draw import BRIGHTNESS, CONTRAST, DRAWN, SATURATION
-from pretrain.data.renderer import Rendering
+from pretrain.data.kernels import view as view_kernels
+from pretrain.data.kernels.colour import BRIGHTNESS, CONTRAST, SATURATION
+from pretrain.data.kernels.operations import DRAWN
+from pretrain.data.renderer import RenderSettings
 
 SEED, EPOCH = 5, 2
 NOTHING = {
@@ -52,18 +53,18 @@ def photograph(height: int, width: int, seed: int) -> np.ndarray:
 
 def render(image: np.ndarray, config: AugmentationConfig, views: int) -> tuple[np.ndarray, np.ndarray]:
     """(samples, 3, S, S) from the kernels, and the parameters of each."""
-    rendering = Rendering.of(config, SEED)
+    settings = RenderSettings.of(config, SEED)
     height, width = image.shape[:2]
     index_B = np.arange(views)
     data = np.concatenate([image.reshape(-1), np.zeros(8, np.uint8)])
     data.setflags(write=False)  # as the mapped file: the same compiled code
-    views_BV = np.empty((views, 1, 3, rendering.side, rendering.side), np.uint8)
+    views_BV = np.empty((views, 1, 3, settings.side, settings.side), np.uint8)
     drawn_BV = np.zeros((views, 1), DRAWN)
     counters = (np.uint64(SEED), np.uint64(EPOCH))
     height_B, width_B, offset_B = np.full(views, height), np.full(views, width), np.zeros(views, np.int64)
     images = (data, offset_B, height_B, width_B, np.empty((0, 4), np.int64))
-    kernels_view.augment(*images, index_B, *counters, rendering.settings_V, views_BV)
-    kernels_view.draw(*counters, index_B, height, width, rendering.settings_V, drawn_BV)
+    view_kernels.augment(*images, index_B, *counters, settings.settings_V, views_BV)
+    view_kernels.draw(*counters, index_B, height, width, settings.settings_V, drawn_BV)
     return views_BV[:, 0], drawn_BV[:, 0]
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from pretrain.data.kernels import jit
-from pretrain.data.kernels import view as kernels_view
+from pretrain.data.kernels import view as view_kernels
 
 
 def test_every_kernel_source_is_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = jit.sources_digest()
     sources = jit.kernel_sources()
-    assert {path.stem for path in sources} >= {"jit", "randomness", "draw", "view", "simd"}
+    assert {path.stem for path in sources} >= {"jit", "randomness", "operations", "view", "simd"}
     for omitted in sources:
         jit.sources_digest.cache_clear()
         monkeypatch.setattr(jit, "kernel_sources", lambda omitted=omitted: [p for p in sources if p != omitted])
@@ -24,7 +24,7 @@ def test_every_kernel_source_is_in_the_digest(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_cache_key_follows_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel: Any = kernels_view.augment
+    kernel: Any = view_kernels.augment
     cache, codegen = kernel._cache, kernel.targetctx.codegen()
     before = cache._index_key((), codegen)
     monkeypatch.setattr(jit, "sources_digest", lambda: "changed")

@@ -18,7 +18,7 @@ from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path
 from pretrain.data.kernels import jpeg as turbojpeg
 from pretrain.data.loader import Batch, Loader, build_loader
-from pretrain.data.renderer import ViewMaker
+from pretrain.data.renderer import Renderer
 from tests.data.conftest import JPEG_IMAGES, RAW_IMAGES
 
 LoaderName = Literal["ffcv", "beton"]
@@ -180,9 +180,9 @@ def test_images_kept_in_memory_are_the_same(
             assert [digest.hexdigest() for digest in got] == wanted[epoch]
         it.close()
     decoded: list[int] = []
-    real = ViewMaker._decode
+    real = Renderer._decode
     monkeypatch.setattr(
-        ViewMaker, "_decode", lambda self, index, *rest: (decoded.extend(index), real(self, index, *rest))[1]
+        Renderer, "_decode", lambda self, index, *rest: (decoded.extend(index), real(self, index, *rest))[1]
     )
     it = make(jpeg_directory, loader, decoded_in_memory=True, batch=JPEG_IMAGES)
     for epoch in range(3):

@@ -11,10 +11,10 @@ from scipy import stats
 from torchvision.transforms import v2
 
 from pretrain.config import AugmentationConfig
-from pretrain.data.kernels import view as kernels_view
-from pretrain.data.kernels.draw import DRAWN
+from pretrain.data.kernels import view as view_kernels
+from pretrain.data.kernels.operations import DRAWN
 from pretrain.data.kernels.warp import perspective_coefficients
-from pretrain.data.renderer import Rendering
+from pretrain.data.renderer import RenderSettings
 
 SAMPLES, HEIGHT, WIDTH, SIDE = 3000, 60, 90, 32
 IMAGE = torch.empty(3, HEIGHT, WIDTH)
@@ -25,7 +25,7 @@ def draw(**settings: Any) -> np.ndarray:
     config = AugmentationConfig(crop_size_px=SIDE, number_of_views=1, **settings)
     drawn_BV = np.zeros((SAMPLES, 1), DRAWN)
     counters = (np.uint64(5), np.uint64(2))
-    kernels_view.draw(*counters, np.arange(SAMPLES), HEIGHT, WIDTH, Rendering.of(config, 5).settings_V, drawn_BV)
+    view_kernels.draw(*counters, np.arange(SAMPLES), HEIGHT, WIDTH, RenderSettings.of(config, 5).settings_V, drawn_BV)
     return drawn_BV[:, 0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +39,18 @@ def test_leaving_early_ends_the_thread(raw_directory: Path) -> None:
         break
     loader.close()
     assert threading.active_count() == before
+
+
+def test_an_exit_in_the_middle_is_an_exit() -> None:
+    """A script that took one item and ended was aborted ("terminate called without an active exception")."""
+    busy = "(torch.empty(10).add_(1) for _ in itertools.count())"
+    script = (
+        f"import itertools, torch\nfrom pretrain.data.prefetch import in_background\nitems = in_background({busy}, "
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script + "ahead=10**6, name='busy')\nnext(items)"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -11,9 +11,9 @@ from PIL import Image
 from pretrain.config import AugmentationConfig
 from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path
-from pretrain.data.kernels.draw import DRAWN
+from pretrain.data.kernels.operations import DRAWN
 from pretrain.data.preview import describe, main
-from pretrain.data.renderer import Rendering, ViewMaker
+from pretrain.data.renderer import Renderer, RenderSettings
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def test_a_sheet(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_what_it_says_is_what_training_draws(jpeg_directory: Path) -> None:
     """The parameters of a sample in a file of many sizes, against a view rendered without any of the others."""
     augmentation = AugmentationConfig(crop_size_px=32, number_of_views=2, invert_probability=0.5)
-    maker = ViewMaker(read_table(beton_path(jpeg_directory, "train")), 1)
-    rendering = Rendering.of(augmentation, seed=3)
-    plain = Rendering.of(augmentation.model_copy(update={"invert_probability": 0.0}), seed=3)
+    renderer = Renderer(read_table(beton_path(jpeg_directory, "train")), 1)
+    settings = RenderSettings.of(augmentation, seed=3)
+    plain = RenderSettings.of(augmentation.model_copy(update={"invert_probability": 0.0}), seed=3)
     for index in range(12):
-        views, unchanged = (maker.augmented(np.array([index]), each, 5).views[0] for each in (rendering, plain))
-        for view, drawn in enumerate(maker.drawn(index, rendering, 5)):
+        views, unchanged = (renderer.augmented(np.array([index]), each, 5).views[0] for each in (settings, plain))
+        for view, drawn in enumerate(renderer.drawn(index, settings, 5)):
             assert bool((views[view] != unchanged[view]).any()) == (
                 "inverted" in str(describe(drawn, augmentation, view))
             )

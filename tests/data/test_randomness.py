@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 import pytest
 
 from pretrain.config import AugmentationConfig
 from pretrain.data.kernels import randomness
-from pretrain.data.kernels import view as kernels_view
-from pretrain.data.kernels.draw import DRAWN, settings_record
-from pretrain.data.renderer import Rendering
+from pretrain.data.kernels import view as view_kernels
+from pretrain.data.kernels.operations import DRAWN, OPERATIONS, check_slots, settings_record
+from pretrain.data.renderer import RenderSettings
 
 u64 = np.uint64
 
 GOLDEN_UNIFORMS = [0.5099659631757403, 0.41841113209786973, 0.41895650823936126]
 GOLDEN_ORDER_KEYS = [17083363622697818268, 9868434376529659993, 6418444127614313832]
 GOLDEN_SUBSET_KEYS = [8349077792257542819, 16051188185124956539, 1869369754662702381]
+GOLDEN_SLOTS = {
+    "crop": list(range(64, 104)),
+    "flip": [1],
+    "jitter": [2, 3, 4, 5, 6, 7, 8, 9],
+    "grayscale": [10],
+    "blur": [11, 12],
+    "solarize": [13],
+    "perspective": [14, *range(15, 23)],
+    "rotation": [23, 24],
+    "invert": [25],
+}
 GOLDEN_PARAMETERS = [
     {
         "top": 4,
@@ -113,12 +126,19 @@ def test_compiled_code_draws_the_same() -> None:
     assert [compiled(3, 2, k, 1, 9) for k in range(4)] == column(3, 2, 1, 9, 4).tolist()
 
 
-def test_slots_are_distinct() -> None:
-    single = [value for name, value in vars(randomness).items() if name.startswith("SLOT_")]
-    assert len(set(single)) == len(single)
-    used = set(single) | {randomness.SLOT_JITTER_ORDER + k for k in (1, 2)}
-    assert len(used) == len(single) + 2
-    assert max(used) <= randomness.SLOT_CROP
+def test_slots_keep_their_meaning() -> None:
+    """Which random number decides what is part of what a seed means; a number that is used twice is refused."""
+    slots = {operation.name: list(operation.slots) for operation in OPERATIONS}
+    assert {name: slots.pop(name) for name in GOLDEN_SLOTS} == GOLDEN_SLOTS
+    twice = replace(OPERATIONS[-1], name="posterize", slots=(26, 13))
+    with pytest.raises(ValueError, match="slot 13 of posterize belongs to solarize; the first free number is 27"):
+        check_slots((*OPERATIONS, twice))
+
+
+def test_every_operation_can_be_switched_off() -> None:
+    """By a probability of its own: what evaluations rely on to leave out all but the crop and the flip."""
+    for operation in OPERATIONS[1:]:
+        assert f"{operation.name}_probability" in operation.configured
 
 
 def test_uniform_and_independent() -> None:
@@ -134,8 +154,8 @@ def test_uniform_and_independent() -> None:
 def draw(config: AugmentationConfig, images: int, height: int = 40, width: int = 50, seed: int = 3) -> np.ndarray:
     drawn_BV = np.zeros((images, config.number_of_views), DRAWN)
     index_B = np.arange(images)
-    settings_V = Rendering.of(config, seed).settings_V
-    kernels_view.draw(u64(seed), u64(11), index_B, height, width, settings_V, drawn_BV)
+    settings_V = RenderSettings.of(config, seed).settings_V
+    view_kernels.draw(u64(seed), u64(11), index_B, height, width, settings_V, drawn_BV)
     return drawn_BV
 
 

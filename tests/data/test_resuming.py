@@ -18,7 +18,9 @@ from pretrain.data import write_beton
 from pretrain.data.beton import writer
 from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path, manifest_path, read_manifest
-from pretrain.data.sources.open import Source, open_source, synthetic
+from pretrain.data.sources.images import Images
+from pretrain.data.sources.registry import open_images
+from pretrain.data.sources.synthetic import synthetic
 from pretrain.data.verify import verify_split
 from pretrain.data.write_beton import Storage, main, write_split
 from tests.data.conftest import RAW_IMAGES, photographs
@@ -31,7 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 from pretrain.data import write_beton
 from pretrain.data.beton import writer
-from pretrain.data.sources.open import synthetic
+from pretrain.data.sources.synthetic import synthetic
 writer._CHECKPOINT_IMAGES = 8
 source = synthetic("train", 60)
 def pixels(index):
@@ -43,7 +45,7 @@ write_beton.write_split(replace(source, pixels=pixels), Path(sys.argv[1]), datas
 """
 
 
-def write(directory: Path, source: Source | None = None, workers: int = 1) -> list[int]:
+def write(directory: Path, source: Images | None = None, workers: int = 1) -> list[int]:
     """Write 60 synthetic images (or ``source``) and tell which were asked for."""
     source, asked = source or synthetic("train", 60), []
 
@@ -180,7 +182,7 @@ def test_jpegs_that_fit_are_kept(tmp_path: Path) -> None:
     middle = len(stream) // 2
     stream[middle : middle + 20] = bytes(20)  # libjpeg warns, and goes on
     (folder / "f.jpg").write_bytes(stream)
-    source = open_source("imagefolder", "train", tmp_path / "images")
+    source = open_images("imagefolder", "train", tmp_path / "images")
     manifest = write_split(source, tmp_path, dataset="imagefolder", split="train", storage=Storage("jpg", 200, 90))
     table = read_table(beton_path(tmp_path, "train"))
     stored = [bytes(table.data[low : low + size]) for low, size in zip(table.offset_N, table.size_N, strict=True)]
@@ -210,7 +212,7 @@ def test_verify_finds_what_was_changed(written: Written, tmp_path: Path, capsys:
     manifest = read_manifest(tmp_path, "train")
     for old, new, problem in (
         (manifest.labels_sha256, "0" * 64, "the labels differ"),
-        ('"images": 60', '"images": 61', "60 samples, the manifest says 61"),
+        ('"images": 60', '"images": 61', "got 60 samples, expected the manifest's 61"),
         (str(manifest.blocks_crc32[0]), "5", "samples 0 to 59: other bytes"),
     ):
         assert old in text

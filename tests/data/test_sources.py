@@ -17,8 +17,9 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from pretrain.data.catalog import DATASETS, beton_path, read_manifest
-from pretrain.data.sources.open import Source, open_source
+from pretrain.data.catalog import beton_path, read_manifest
+from pretrain.data.sources.images import Images
+from pretrain.data.sources.registry import SOURCES, open_images
 from pretrain.data.write_beton import main
 
 
@@ -62,7 +63,7 @@ def test_cifar(name: str, split: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": digest})
     for attribute in ("train_list", "test_list"):
         known(monkeypatch, dataset, attribute, folder)
-    source = open_source(name, split, tmp_path)
+    source = open_images(name, split, tmp_path)
     assert source.labels.tolist() == [label for k in range(len(files)) for label in (k, 1, 2, 3)]
     assert source.class_names[3] == "class 3"
     for index in (0, len(rows) - 1):
@@ -83,7 +84,7 @@ def test_stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for attribute in ("train_list", "test_list"):
         known(monkeypatch, datasets.STL10, attribute, folder)
     for split, labels in (("train", [0, 9, 2]), ("test", [1, 1]), ("unlabeled", [-1] * 4)):
-        source = open_source("stl10", split, tmp_path)
+        source = open_images("stl10", split, tmp_path)
         assert source.labels.tolist() == labels
         np.testing.assert_array_equal(source.pixels(1), images[split][1].transpose(2, 1, 0))
     assert source.class_names[9] == "class 9"
@@ -96,13 +97,13 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     save_images(tmp_path / "val" / "images", "val_0.JPEG", "val_1.JPEG")
     annotations = tmp_path / "val" / "val_annotations.txt"
     annotations.write_text("val_0.JPEG\tn02\t0\t0\t62\t63\nval_1.JPEG\tn01\t1\t2\t3\t4\n")
-    train, test = (open_source("tiny_imagenet", split, tmp_path) for split in ("train", "test"))
+    train, test = (open_images("tiny_imagenet", split, tmp_path) for split in ("train", "test"))
     assert (train.class_names, train.labels.tolist()) == (("n01", "n02"), [0, 0, 1, 1])
     assert (test.class_names, test.labels.tolist()) == (("n01", "n02"), [1, 0])
     assert test.pixels(1).shape == (12, 13, 3)
     annotations.write_text("val_0.JPEG\tn03\t0\t0\t62\t63\n")
     with pytest.raises(ValueError, match="'n03' is none of the 2 classes"):
-        open_source("tiny_imagenet", "test", tmp_path)
+        open_images("tiny_imagenet", "test", tmp_path)
 
 
 def tar(path: Path, files: dict[str, bytes]) -> bytes:
@@ -139,13 +140,13 @@ def test_imagenet_from_its_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }  # fmt: skip
     monkeypatch.setattr("torchvision.datasets.imagenet.ARCHIVE_META", meta)
     for _ in range(2):  # from the archives, then from the folders they became
-        train, test = (open_source("imagenet", split, data) for split in ("train", "test"))
+        train, test = (open_images("imagenet", split, data) for split in ("train", "test"))
         assert (train.class_names, train.labels.tolist()) == (("n03", "n07"), [0, 1])
         assert test.labels.tolist() == [0, 1, 1]
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "ILSVRC2012_img_val.tar").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match="archives cannot be unpacked"):
-        open_source("imagenet", "test", tmp_path / "alone")
+        open_images("imagenet", "test", tmp_path / "alone")
 
 
 @pytest.fixture
@@ -175,14 +176,14 @@ def test_classes_by_name(three_classes: Path, capsys: pytest.CaptureFixture[str]
 def test_files_by_name(three_classes: Path) -> None:
     """As SimCLR's 1 % and 10 % lists are given: all classes stay, and their numbers."""
     only = frozenset({"n02_train_1.JPEG", "n03_train_0.JPEG"})
-    source = open_source("imagenet", "train", three_classes, only)
+    source = open_images("imagenet", "train", three_classes, only)
     assert (source.labels.tolist(), len(source.class_names)) == ([1, 2], 3)
     assert source.paths is not None
     assert {Path(path).name for path in source.paths} == only
     with pytest.raises(ValueError, match="1 of 2 names are neither classes nor files there: 'n20'"):
-        open_source("imagenet", "train", three_classes, frozenset({"n02", "n20"}))
+        open_images("imagenet", "train", three_classes, frozenset({"n02", "n20"}))
     with pytest.raises(ValueError, match="cifar10 is not a folder of files"):
-        open_source("cifar10", "train", three_classes, only)
+        open_images("cifar10", "train", three_classes, only)
 
 
 def test_image_folders(tmp_path: Path) -> None:
@@ -192,12 +193,12 @@ def test_image_folders(tmp_path: Path) -> None:
             folder = tmp_path / split / name
             folder.mkdir(parents=True)
             Image.new("L" if label else "P", (20, 10 + label), 7).save(folder / "a.png")
-    source = open_source("imagefolder", "test", tmp_path)
+    source = open_images("imagefolder", "test", tmp_path)
     assert (source.class_names, source.labels.tolist()) == (("cat", "dog"), [0, 1])
     assert source.pixels(1).shape == (11, 20, 3)
     (tmp_path / "val" / "cat" / "a.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"cat/a\.png: not an image"):
-        open_source("imagefolder", "test", tmp_path).pixels(0)
+        open_images("imagefolder", "test", tmp_path).pixels(0)
 
 
 @pytest.mark.parametrize("shape", [(5, 8, 9), (5, 8, 9, 1), (5, 8, 9, 3)])
@@ -205,11 +206,11 @@ def test_a_pair_of_numpy_files(tmp_path: Path, shape: tuple[int, ...]) -> None:
     images = noise(*shape)
     np.save(tmp_path / "train_images.npy", images)
     np.save(tmp_path / "train_labels.npy", np.array([3, 0, 1, 1, 0], np.uint8))
-    source = open_source("arrays", "train", tmp_path)
+    source = open_images("arrays", "train", tmp_path)
     assert (source.labels.tolist(), source.class_names) == ([3, 0, 1, 1, 0], ("0", "1", "2", "3"))
     np.testing.assert_array_equal(source.pixels(4), np.broadcast_to(images.reshape(5, 8, 9, -1)[4], (8, 9, 3)))
     (tmp_path / "train_labels.npy").unlink()
-    assert open_source("arrays", "train", tmp_path).labels.tolist() == [-1] * 5
+    assert open_images("arrays", "train", tmp_path).labels.tolist() == [-1] * 5
 
 
 @pytest.mark.parametrize("end", ["", ".gz"])
@@ -217,7 +218,7 @@ def test_a_pair_of_idx_files(tmp_path: Path, end: str) -> None:
     images = noise(3, 28, 28)
     write_idx(tmp_path / f"t10k-images-idx3-ubyte{end}", images)
     write_idx(tmp_path / f"t10k-labels-idx1-ubyte{end}", np.array([4, 0, 9], np.uint8))
-    source = open_source("arrays", "test", tmp_path)
+    source = open_images("arrays", "test", tmp_path)
     assert source.labels.tolist() == [4, 0, 9]
     np.testing.assert_array_equal(source.pixels(2), np.repeat(images[2][:, :, None], 3, axis=2))
     assert main(["arrays", str(tmp_path / "out"), "--source-dir", str(tmp_path), "--splits", "test"]) == 0
@@ -226,24 +227,24 @@ def test_a_pair_of_idx_files(tmp_path: Path, end: str) -> None:
 
 def test_wrong_arrays_are_explained(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"expected train_images\.npy and .*or train-images-idx3"):
-        open_source("arrays", "train", tmp_path)
+        open_images("arrays", "train", tmp_path)
     np.save(tmp_path / "train_images.npy", noise(5, 3, 8, 9))
     with pytest.raises(ValueError, match=r"got uint8 of shape \(5, 3, 8, 9\), expected uint8 \(N, H, W\)"):
-        open_source("arrays", "train", tmp_path)
+        open_images("arrays", "train", tmp_path)
     np.save(tmp_path / "train_images.npy", noise(5, 8, 9))
     np.save(tmp_path / "train_labels.npy", np.zeros(4, int))
     with pytest.raises(ValueError, match=r"5 images, but labels are int64 of shape \(4,\)"):
-        open_source("arrays", "train", tmp_path)
+        open_images("arrays", "train", tmp_path)
     for content in (b"no idx", struct.pack(">BBBBI", 0, 0, 8, 1, 9) + b"123"):
         (tmp_path / "t10k-images-idx3-ubyte").write_bytes(content)
         with pytest.raises(ValueError, match="t10k-images-idx3-ubyte: damaged, or not an idx file"):
-            open_source("arrays", "test", tmp_path)
+            open_images("arrays", "test", tmp_path)
 
 
-def fashion(split: str, folder: Path, monkeypatch: pytest.MonkeyPatch, variable: bool) -> Source:
+def fashion(split: str, folder: Path, monkeypatch: pytest.MonkeyPatch, variable: bool) -> Images:
     if variable:
         monkeypatch.setenv("BIGBATCH_FASHION_MNIST", str(folder))
-    return open_source("fashion_mnist", split, None if variable else folder)
+    return open_images("fashion_mnist", split, None if variable else folder)
 
 
 @pytest.mark.parametrize("variable", [True, False])
@@ -273,8 +274,8 @@ def test_what_cannot_be_had_is_explained(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", unreachable)
     with pytest.raises(FileNotFoundError, match=rf"cifar10: not in {tmp_path}.*no route to host.*--source-dir"):
-        open_source("cifar10", "train", tmp_path)
+        open_images("cifar10", "train", tmp_path)
     for name in ("imagenet", "imagefolder", "tiny_imagenet", "arrays"):
         with pytest.raises(FileNotFoundError, match="--source-dir"):
-            open_source(name, "train", None)
-    assert {"imagenet", "arrays", "synthetic"} <= set(DATASETS)
+            open_images(name, "train", None)
+    assert {"imagenet", "arrays", "synthetic"} <= set(SOURCES)

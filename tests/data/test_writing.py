@@ -13,8 +13,9 @@ import pytest
 from pretrain.data.beton import format as beton
 from pretrain.data.catalog import beton_path, manifest_path, read_manifest
 from pretrain.data.ffcv_loader import _uncompiled  # imports ffcv
-from pretrain.data.renderer import ViewMaker
-from pretrain.data.sources.open import Source, synthetic
+from pretrain.data.renderer import Renderer
+from pretrain.data.sources.images import Images
+from pretrain.data.sources.synthetic import synthetic
 from pretrain.data.write_beton import Storage, main, write_split
 from tests.data.conftest import RAW_IMAGES, photographs
 
@@ -40,7 +41,7 @@ def test_stock_ffcv_reads_the_file(tmp_path: Path, stored_as: str, os_cache: boo
     storage = Storage("raw") if stored_as == "raw" else Storage("jpg", None, 90)
     write_split(source, tmp_path, dataset="synthetic", split="train", storage=storage)
     pipelines = {"image": [SimpleRGBImageDecoder(), ToTensor()], "label": [IntDecoder(), ToTensor()]}
-    ours = ViewMaker(beton.read_table(beton_path(tmp_path, "train")), 1)
+    ours = Renderer(beton.read_table(beton_path(tmp_path, "train")), 1)
     with _uncompiled():
         loader = Loader(
             str(beton_path(tmp_path, "train")), batch_size=8, num_workers=1, os_cache=os_cache, seed=0,
@@ -169,7 +170,7 @@ def test_damaged_files_are_refused(raw_directory: Path, tmp_path: Path) -> None:
 
 def test_labels_may_be_missing(tmp_path: Path) -> None:
     """-1 for unlabelled images survives."""
-    source = Source(np.full(4, -1), (), synthetic("train", 4).pixels)
+    source = Images(np.full(4, -1), (), synthetic("train", 4).pixels)
     write_split(source, tmp_path, dataset="stl10", split="unlabeled", storage=Storage("raw"))
     assert read_manifest(tmp_path, "unlabeled").classes == 0
     assert beton.read_table(beton_path(tmp_path, "unlabeled")).label_N.tolist() == [-1] * 4

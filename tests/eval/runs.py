@@ -12,7 +12,7 @@ import torch
 from pretrain.checkpoint import write_checkpoint
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.configio import dump_yaml
-from pretrain.data.sources.open import Pixels, Source
+from pretrain.data.sources.images import Images, Pixels
 from pretrain.data.write_beton import Storage, write_split
 from pretrain.models.encoder import build_encoder
 from pretrain.rundir import RunDirectory, write_json, write_text
@@ -21,7 +21,7 @@ CLASSES = 6
 SIDE = 16
 
 
-def coloured(images: int, *, seed: int, shift: int = 0) -> Source:
+def coloured(images: int, *, seed: int, shift: int = 0) -> Images:
     """Images whose colour tells the class, with noise; ``shift`` gives every label's images to another class."""
     random = np.random.default_rng(seed)
     labels = np.arange(images) % CLASSES
@@ -31,7 +31,7 @@ def coloured(images: int, *, seed: int, shift: int = 0) -> Source:
         bits = np.array([(labels[index] + 1) >> bit & 1 for bit in range(3)])
         return np.ascontiguousarray((noise[index] + 150 * bits).astype(np.uint8))
 
-    return Source((labels + shift) % CLASSES, tuple(f"class {k}" for k in range(CLASSES)), pixels)
+    return Images((labels + shift) % CLASSES, tuple(f"class {k}" for k in range(CLASSES)), pixels)
 
 
 def write_data(directory: Path, *, train: int = 240, test: int = 60, shift_test: int = 0) -> Path:

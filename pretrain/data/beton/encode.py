@@ -1,4 +1,4 @@
-"""Images as they are stored: raw or JPEG, reduced to a largest side; JPEG files that fit are taken as they are."""
+"""Images as they are stored: raw or JPEG, reduced to a largest side; JPEG files that fit are stored as they are."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pretrain.data.catalog import StoredAs
-from pretrain.data.kernels import jpeg as kernels_jpeg
-from pretrain.data.kernels import jpeg as turbojpeg
-from pretrain.data.sources.open import Source
+from pretrain.data.kernels import jpeg
+from pretrain.data.sources.base import StoredAs
+from pretrain.data.sources.images import Images
 
 _LARGEST_SIDE = 65_535  # the format keeps sizes in 16 bits
 
@@ -47,17 +45,17 @@ class Encoded:
     kept: bool = False
 
 
-def encode(source: Source, index: int, storage: Storage) -> Encoded:
-    """Image ``index`` of the source as it is stored.
+def encode(images: Images, index: int, storage: Storage) -> Encoded:
+    """Image ``index`` as it is stored.
 
     Raises:
         ValueError, OSError: it cannot be read or decoded; names the file.
     """
-    if storage.format == "jpg" and source.paths is not None:
-        kept = _kept(Path(source.paths[index]).read_bytes(), storage.limit)
+    if storage.format == "jpg" and images.encoded is not None:
+        kept = _kept(images.encoded(index), storage.limit)
         if kept is not None:
             return kept
-    pixels = source.pixels(index)
+    pixels = images.pixels(index)
     height, width = pixels.shape[:2]
     if max(height, width) > storage.limit:
         scale = storage.limit / max(height, width)
@@ -71,17 +69,17 @@ def encode(source: Source, index: int, storage: Storage) -> Encoded:
     return Encoded(buffer.getvalue(), height, width)
 
 
-def encoded(source: Source, storage: Storage, workers: int, first: int = 0) -> Iterator[Encoded]:
+def encoded(images: Images, storage: Storage, workers: int, first: int = 0) -> Iterator[Encoded]:
     """The images from ``first`` on in order, encoded by ``workers`` threads (decoding and encoding release the GIL)."""
     if workers == 1:
-        yield from (encode(source, index, storage) for index in range(first, len(source)))
+        yield from (encode(images, index, storage) for index in range(first, len(images)))
         return
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Encoded]] = deque()
         try:
-            for index in range(first, len(source)):
-                waiting.append(pool.submit(encode, source, index, storage))
-                if len(waiting) >= 8 * workers:
+            for index in range(first, len(images)):
+                waiting.append(pool.submit(encode, images, index, storage))
+                if len(waiting) >= 8 * workers:  # enough that a large image does not leave the others idle
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -89,13 +87,13 @@ def encoded(source: Source, storage: Storage, workers: int, first: int = 0) -> I
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def estimated_bytes(source: Source, storage: Storage, samples: int = 32) -> int:
-    """Size of the images of ``source`` when stored, from ``samples`` of them spread over it."""
-    if len(source) == 0:
+def estimated_bytes(images: Images, storage: Storage, samples: int = 32) -> int:
+    """Size of the images when stored, from ``samples`` of them spread over all."""
+    if len(images) == 0:
         return 0
-    chosen = np.unique(np.linspace(0, len(source) - 1, samples).astype(int))
-    sizes = [len(encode(source, int(index), storage).content) for index in chosen]
-    return round(float(np.mean(sizes)) * len(source))
+    chosen = np.unique(np.linspace(0, len(images) - 1, samples).astype(int))
+    sizes = [len(encode(images, int(index), storage).content) for index in chosen]
+    return round(float(np.mean(sizes)) * len(images))
 
 
 def _kept(content: bytes, limit: int) -> Encoded | None:
@@ -105,12 +103,12 @@ def _kept(content: bytes, limit: int) -> Encoded | None:
             width, height = image.size
             if image.format != "JPEG" or image.mode not in ("RGB", "L") or max(width, height) > limit:
                 return None
-            if not turbojpeg.load():
+            if not jpeg.load():
                 image.load()
                 return Encoded(content, height, width, kept=True)
     except (OSError, SyntaxError, ValueError):
         return None
     data, pixels = np.frombuffer(content, np.uint8), np.empty(3 * height * width, np.uint8)
     offset, size, high, wide = (np.array([value], np.int64) for value in (0, len(content), height, width))
-    bad = kernels_jpeg.decode(data, offset, size, high, wide, offset, pixels)
+    bad = jpeg.decode(data, offset, size, high, wide, offset, pixels)
     return Encoded(content, height, width, kept=True) if bad < 0 else None

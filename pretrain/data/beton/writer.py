@@ -1,4 +1,4 @@
-"""A .beton file while it is being written: its images so far, and a journal from which a killed process goes on.
+"""Writes a .beton file: its images so far, and a journal from which a killed process goes on.
 
 .{name}.part holds the images at their final places, .{name}.journal the identity of what is being written and a row per
 image that has reached the disk. One process at a time writes a file.
@@ -22,13 +22,13 @@ from pretrain.data.beton.encode import Encoded
 
 METADATA = np.dtype([("image", beton.IMAGE), ("label", "<i8")], align=True)
 ROW = np.dtype([("metadata", METADATA), ("size", "<u8"), ("crc32", "<u4"), ("kept", "<u1")], align=True)
-_CHECKPOINT_BYTES, _CHECKPOINT_IMAGES = 64 << 20, 4096
+_CHECKPOINT_BYTES, _CHECKPOINT_IMAGES = 64 << 20, 4096  # between two syncs: less than a second of work to lose
 
 
 class BetonWriter:
-    """Context manager. Leaving it by Ctrl-C keeps the writer for the next process, by any other exception deletes it.
+    """Context manager. Ctrl-C keeps what has been written, for the next process; any other exception deletes it.
 
-    identity: a hash of all that the content depends on; a writer of another identity is thrown away.
+    identity: a hash of all that the content depends on; what was begun under another identity is deleted.
     """
 
     def __init__(self, final: Path, identity: bytes, images: int) -> None:
@@ -43,12 +43,12 @@ class BetonWriter:
 
     @property
     def count(self) -> int:
-        """Images in it."""
+        """Images written so far."""
         return self._count
 
     @property
     def rows(self) -> npt.NDArray[np.void]:
-        """ROW of each image in it."""
+        """ROW of each image written so far."""
         return self._rows_N[: self._count]
 
     def __enter__(self) -> BetonWriter:
@@ -111,7 +111,7 @@ class BetonWriter:
             self._save()
 
     def finish(self) -> int:
-        """Put the whole file where it belongs; returns its size in bytes."""
+        """Complete the file and move it to its place; returns its size in bytes."""
         assert self._count == self._images, "all images come before the end"
         rows_N = self._rows_N
         header = np.zeros(1, beton.HEADER)
@@ -125,7 +125,7 @@ class BetonWriter:
         self._file.write(allocations_N.tobytes())
         size = self._file.tell()
         self._file.seek(0)
-        metadata_N = np.zeros(self._images, METADATA)  # a copy of the whole would leave anything in the gaps
+        metadata_N = np.zeros(self._images, METADATA)  # field by field: a copy of rows would write undefined padding
         metadata_N["label"] = rows_N["metadata"]["label"]
         for name in beton.IMAGE.names or ():
             metadata_N["image"][name] = rows_N["metadata"]["image"][name]
@@ -136,7 +136,7 @@ class BetonWriter:
         return size
 
     def _save(self) -> None:
-        """Bring the images so far to the disk, then the rows that say so."""
+        """Sync the images so far to the disk, then their rows of the journal."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._journal.write(self._rows_N[self._saved : self._count].tobytes())

@@ -7,14 +7,20 @@ with a weight of zero.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pretrain.data.kernels.jit import inner
+from pretrain.data.kernels.jit import exact, inner
+from pretrain.data.kernels.operation import Operation, Stage, unit
+
+if TYPE_CHECKING:
+    from pretrain.config import ViewSettings
+
+SLOT_BLUR, SLOT_BLUR_SIGMA = 11, 12
 
 _f32 = np.float32
-BLOCK_ROWS = 8
+BLOCK_ROWS = 8  # blurred along y, then along x, while they are in cache
 _SIGMAS = 3.5  # weights beyond are below 0.3 % of the centre's: 1/8 of a grey level in all
 
 
@@ -130,3 +136,37 @@ def blur_plane(plane: Any, side: int, sigma: float, radius: int, scratch: Any, o
         _blur_down(plane, side, y, rows, r, even, weight, block)
         low, high = y * side, (y + rows) * side
         _blur_across(side, rows, even, weight, block, padded, sum_, output[low:high])
+
+
+@exact
+def _draw_blur(key: Any, height: int, width: int, settings: Any, drawn: Any) -> None:
+    drawn.blur_sigma_px = 0.0
+    if unit(key, SLOT_BLUR) < settings.blur_probability:
+        span = settings.sigma_high - settings.sigma_low
+        drawn.blur_sigma_px = settings.sigma_low + span * unit(key, SLOT_BLUR_SIGMA)
+
+
+def _radius_px(view: ViewSettings, side: int) -> int:
+    """Pixels on either side of the kernel's centre, SimCLR's: its width is int(fraction * side)."""
+    return int(view.blur_kernel_fraction * side) // 2
+
+
+def _in_words(drawn: Any, view: ViewSettings, side: int) -> str:
+    seen = drawn["blur_sigma_px"] > 0 and _radius_px(view, side) > 0
+    return f"blur {drawn['blur_sigma_px']:.2f} px" if seen else ""
+
+
+BLUR = Operation(
+    name="blur",
+    stage=Stage.FINISH,
+    slots=(SLOT_BLUR, SLOT_BLUR_SIGMA),
+    configured=("blur_probability",),
+    derived={
+        "sigma_low": lambda view, side: view.blur_sigma_px[0],
+        "sigma_high": lambda view, side: view.blur_sigma_px[1],
+        "blur_radius": _radius_px,
+    },
+    drawn={"blur_sigma_px": np.float64},  # 0: no blur
+    draw=_draw_blur,
+    words=_in_words,
+)

@@ -6,18 +6,26 @@ in HSV. The loops have no branches, so that they vectorise.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain.data.kernels.draw import BRIGHTNESS, CONTRAST, HUE, SATURATION
-from pretrain.data.kernels.jit import inner
+from pretrain.data.kernels.jit import exact, inner
+from pretrain.data.kernels.operation import Operation, Stage, unit
+
+if TYPE_CHECKING:
+    from pretrain.config import ViewSettings
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3  # torchvision's ColorJitter counts them so
+SLOT_JITTER, SLOT_BRIGHTNESS, SLOT_CONTRAST, SLOT_SATURATION, SLOT_HUE = 2, 3, 4, 5, 6
+SLOT_JITTER_ORDER = 7  # 7, 8, 9: the swaps of a Fisher-Yates shuffle of the four
+SLOT_GRAYSCALE = 10
 
 _f32 = np.float32
-_RED, _GREEN, _BLUE = _f32(0.2989), _f32(0.587), _f32(0.114)
+_RED, _GREEN, _BLUE = _f32(0.2989), _f32(0.587), _f32(0.114)  # torchvision's weights of grey (ITU-R BT.601)
 _ZERO, _ONE, _TWO, _THREE, _FOUR, _SIX, _WHITE = (_f32(value) for value in (0, 1, 2, 3, 4, 6, 255))
-_TINY = _f32(1e-20)
-_BLOCK = 4096
+_TINY = _f32(1e-20)  # a chroma below it is grey, whose hue is undefined
+_BLOCK = 4096  # pixels: three planes of 16 KiB stay in cache
 
 
 @inner
@@ -140,3 +148,62 @@ def change_colour(planes_3N: Any, settings: Any, drawn: Any) -> None:
                 grayscale(red, green, blue)
         if last:
             break
+
+
+@exact
+def _factor(strength: float, unit: float) -> float:
+    """U[max(0, 1 - strength), 1 + strength]."""
+    low = max(0.0, 1.0 - strength)
+    return low + (1.0 + strength - low) * unit
+
+
+@exact
+def _draw_jitter(key: Any, height: int, width: int, settings: Any, drawn: Any) -> None:
+    drawn.jitter = unit(key, SLOT_JITTER) < settings.jitter_probability
+    drawn.brightness = _factor(settings.brightness, unit(key, SLOT_BRIGHTNESS))
+    drawn.contrast = _factor(settings.contrast, unit(key, SLOT_CONTRAST))
+    drawn.saturation = _factor(settings.saturation, unit(key, SLOT_SATURATION))
+    drawn.hue = settings.hue * (2.0 * unit(key, SLOT_HUE) - 1.0)
+    order = drawn.jitter_order
+    for k in range(4):
+        order[k] = k
+    for k in range(3):
+        other = k + int(unit(key, SLOT_JITTER_ORDER + k) * (4 - k))
+        order[k], order[other] = order[other], order[k]
+
+
+def _jitter_in_words(drawn: Any, view: ViewSettings, side: int) -> str:
+    names = [_JITTER[k] for k in drawn["jitter_order"]] if drawn["jitter"] else []
+    parts = [(name, "+.2f" if name == "hue" else ".2f") for name in names if getattr(view, name) > 0]
+    return ", ".join(f"{name[:3]} {drawn[name]:{form}}" for name, form in parts)
+
+
+_JITTER = ("brightness", "contrast", "saturation", "hue")
+JITTER = Operation(
+    name="jitter",
+    stage=Stage.COLOUR,
+    slots=(
+        *(SLOT_JITTER, SLOT_BRIGHTNESS, SLOT_CONTRAST, SLOT_SATURATION, SLOT_HUE),
+        *range(SLOT_JITTER_ORDER, SLOT_JITTER_ORDER + 3),
+    ),
+    configured=("jitter_probability", *_JITTER),
+    drawn={"jitter": np.int64, **dict.fromkeys(_JITTER, np.float64), "jitter_order": (np.int64, (4,))},
+    draw=_draw_jitter,
+    words=_jitter_in_words,
+)
+
+
+@exact
+def _draw_grayscale(key: Any, height: int, width: int, settings: Any, drawn: Any) -> None:
+    drawn.grayscale = unit(key, SLOT_GRAYSCALE) < settings.grayscale_probability
+
+
+GRAYSCALE = Operation(
+    name="grayscale",
+    stage=Stage.COLOUR,
+    slots=(SLOT_GRAYSCALE,),
+    configured=("grayscale_probability",),
+    drawn={"grayscale": np.int64},
+    draw=_draw_grayscale,
+    words=lambda drawn, view, side: "grey" if drawn["grayscale"] else "",
+)

@@ -1,4 +1,7 @@
-"""JPEG to pixels by libturbojpeg, whose functions compiled code calls by name: `turbojpeg.load` first."""
+"""JPEG to pixels by libturbojpeg, which is found at run time: call `load` before `decode`.
+
+Compiled code calls the library's functions by name. Without the library Pillow decodes, to the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,6 @@ def decode(data: Any, offset_B: Any, size_B: Any, height_B: Any, width_B: Any, s
             break
     _destroy(handle)
     return bad
-
-
-# libturbojpeg, found at run time and given to compiled code by name. Without it, Pillow decodes to the same bytes.
 
 
 _FUNCTIONS = {"tjInitDecompress": INIT_SYMBOL, "tjDecompress2": DECOMPRESS_SYMBOL, "tjDestroy": DESTROY_SYMBOL}

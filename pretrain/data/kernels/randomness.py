@@ -4,9 +4,10 @@
     word     = mix64(key + (slot + 1) * GOLDEN)          splitmix64 evaluated at counter `slot`
     uniform  = (word >> 11) / 2**53                      in [0, 1)
 
-mix64 is the finaliser of splitmix64 (Steele, Lea, Flood 2014; Stafford's mix 13), a bijection of 64-bit words. The same
-functions run in Python, on numpy arrays and inside the compiled kernels. Slot numbers and streams are part of what a
-seed means: never renumber them, only add.
+mix64 is the finaliser of splitmix64 (Steele, Lea, Flood 2014; Stafford's mix 13), a bijection of 64-bit words. This is
+its definition in this project: the same functions run in Python, on numpy arrays and inside the compiled kernels, and
+what computes it on torch tensors is tested against them. Slot numbers and streams are part of what a seed means: never
+renumber them, only add.
 """
 
 from __future__ import annotations
@@ -29,28 +30,9 @@ _MANTISSA_SHIFT = np.uint64(11)
 _TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
 
 # Streams: what a key is for. Equal counters in different streams are unrelated.
-STREAM_VIEW = np.uint64(1)  # the augmentation of one view of one sample in one epoch
+STREAM_VIEW = np.uint64(1)  # the augmentation of one view of one sample in one epoch; its slots: `Operation.slots`
 STREAM_ORDER = np.uint64(2)  # the position of a sample in an epoch
 STREAM_SUBSET = np.uint64(3)  # which samples a subset holds; takes no seed
-
-# Slots of STREAM_VIEW, in the order in which operations were added; the next free one is 26.
-SLOT_FLIP = 1
-SLOT_JITTER = 2
-SLOT_BRIGHTNESS = 3
-SLOT_CONTRAST = 4
-SLOT_SATURATION = 5
-SLOT_HUE = 6
-SLOT_JITTER_ORDER = 7  # 7, 8, 9: the swaps of a Fisher-Yates shuffle of the four jitter operations
-SLOT_GRAYSCALE = 10
-SLOT_BLUR = 11
-SLOT_BLUR_SIGMA = 12
-SLOT_SOLARIZE = 13
-SLOT_PERSPECTIVE = 14
-SLOT_PERSPECTIVE_CORNERS = 15  # 15 .. 22: x and y of the top left, top right, bottom right, bottom left corner
-SLOT_ROTATION = 23
-SLOT_ROTATION_ANGLE = 24
-SLOT_INVERT = 25
-SLOT_CROP = 64  # 64 + 4t + (0 area, 1 aspect ratio, 2 top, 3 left) of try t = 0 .. 9
 
 
 @shared

@@ -129,7 +129,7 @@ def resize_window(pixels: Any, image_width: int, window: Any, planes_3P: Any, si
     """Part of an image to planes_3P (3, side*side).
 
     pixels: uint8 RGB, one-dimensional, a byte readable after the end. window: top, left, height, width, and whether to
-    flip (fields of kernels_draw.DRAWN).
+    flip (fields of `operations.DRAWN`).
     """
     # Out of the tuple once: every access to an array in it counts references.
     start_S, weight_SK, ring, total = scratch.row_start_S, scratch.row_weight_SK, scratch.ring, scratch.sum_row

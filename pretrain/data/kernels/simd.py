@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 _BYTE, _INT32, _INT64, _FLOAT = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _PIXEL_BYTES, _PIXEL = ir.VectorType(_BYTE, 4), ir.VectorType(_FLOAT, 4)
 _FLAGS = ("contract", "reassoc")
-_UNROLLED_TAPS = 8
+_UNROLLED_TAPS = 8  # reductions by up to three; larger ones take a loop
 
 
 def _int64(value: int) -> Any:

@@ -12,8 +12,8 @@ import numpy as np
 
 from pretrain.data.kernels.blur import blur_plane, blur_scratch
 from pretrain.data.kernels.colour import change_colour
-from pretrain.data.kernels.draw import DRAWN, draw_view
 from pretrain.data.kernels.jit import inner, kernel
+from pretrain.data.kernels.operations import DRAWN, change_levels, draw_view
 from pretrain.data.kernels.randomness import view_key
 from pretrain.data.kernels.resize import resize_scratch, resize_window
 from pretrain.data.kernels.warp import warp_scratch, warp_view
@@ -58,18 +58,6 @@ def _store(plane_P: Any, output_P: Any) -> None:
         output_P[x] = np.uint8(plane_P[x] + _f32(0.5))
 
 
-@inner
-def _solarize(output_P: Any, threshold: float) -> None:
-    for x in range(len(output_P)):
-        output_P[x] = np.uint8(255 - output_P[x]) if output_P[x] >= threshold else output_P[x]
-
-
-@inner
-def _invert(output_P: Any) -> None:
-    for x in range(len(output_P)):
-        output_P[x] = np.uint8(255 - output_P[x])
-
-
 @kernel
 def augment(
     data: Any,
@@ -103,17 +91,15 @@ def augment(
             resize_window(pixels, width_B[b], drawn, planes_3P, side, scratch.resize)
             warp_view(planes_3P, side, drawn, scratch.padded)
             change_colour(planes_3P, settings, drawn)
+            levels_3P = views_BV3SS[b, v].reshape(3, side * side)
             for channel in range(3):
-                output_P = views_BV3SS[b, v, channel].reshape(side * side)
+                output_P = levels_3P[channel]
                 radius = int(settings.blur_radius)
                 if drawn.blur_sigma_px > 0 and radius > 0:
                     blur_plane(planes_3P[channel], side, drawn.blur_sigma_px, radius, scratch.blur, output_P)
                 else:
                     _store(planes_3P[channel], output_P)
-                if drawn.solarize:
-                    _solarize(output_P, settings.solarize_threshold)
-                if drawn.invert:
-                    _invert(output_P)
+            change_levels(levels_3P, settings, drawn)
 
 
 @kernel

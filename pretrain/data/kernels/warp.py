@@ -12,6 +12,11 @@ from typing import Any
 import numpy as np
 
 from pretrain.data.kernels.jit import exact, inner
+from pretrain.data.kernels.operation import Operation, Stage, unit
+
+SLOT_PERSPECTIVE = 14
+SLOT_CORNERS = 15  # 15 .. 22: x and y of the top left, top right, bottom right, bottom left corner
+SLOT_ROTATION, SLOT_ROTATION_ANGLE = 23, 24
 
 _f32 = np.float32
 _ZERO, _ONE = _f32(0), _f32(1)
@@ -115,3 +120,46 @@ def warp_view(planes_3P: Any, side: int, drawn: Any, padded: Any) -> None:
         else:
             continue
         _warp(planes_3P, side, a_to_h, padded)
+
+
+@exact
+def _draw_perspective(key: Any, height: int, width: int, settings: Any, drawn: Any) -> None:
+    """RandomPerspective's: each corner moves inwards by U{0 .. distortion * half the side} along x and along y."""
+    drawn.perspective = unit(key, SLOT_PERSPECTIVE) < settings.perspective_probability
+    if drawn.perspective:
+        side, corners = int(settings.side), drawn.corners
+        bound = int(settings.perspective_distortion * (side // 2)) + 1
+        for k in range(8):
+            inwards = int(unit(key, SLOT_CORNERS + k) * bound)
+            near = k in (0, 1, 3, 6)  # to 0: x of the left corners, y of the top ones
+            corners[k] = inwards if near else side - bound + inwards
+
+
+PERSPECTIVE = Operation(
+    name="perspective",
+    stage=Stage.WARP,
+    slots=(SLOT_PERSPECTIVE, *range(SLOT_CORNERS, SLOT_CORNERS + 8)),
+    configured=("perspective_probability", "perspective_distortion"),
+    # corners: x, y in pixels of the view of where its corners go, clockwise from the top left.
+    drawn={"perspective": np.int64, "corners": (np.int64, (8,))},
+    draw=_draw_perspective,
+    words=lambda drawn, view, side: "perspective" if drawn["perspective"] else "",
+)
+
+
+@exact
+def _draw_rotation(key: Any, height: int, width: int, settings: Any, drawn: Any) -> None:
+    drawn.rotation = 0.0
+    if unit(key, SLOT_ROTATION) < settings.rotation_probability:
+        drawn.rotation = settings.rotation_degrees * (2.0 * unit(key, SLOT_ROTATION_ANGLE) - 1.0)
+
+
+ROTATION = Operation(
+    name="rotation",
+    stage=Stage.WARP,
+    slots=(SLOT_ROTATION, SLOT_ROTATION_ANGLE),
+    configured=("rotation_probability", "rotation_degrees"),
+    drawn={"rotation": np.float64},  # degrees, anticlockwise
+    draw=_draw_rotation,
+    words=lambda drawn, view, side: f"rotated {drawn['rotation']:+.0f}°" if drawn["rotation"] else "",
+)

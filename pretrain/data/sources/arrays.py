@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from pretrain.data.sources.base import Source
 
-from pretrain.data.sources.base import Pixels, Source, rgb
+if TYPE_CHECKING:
+    from pretrain.data.sources.images import Images, Pixels
 
-WANTED = (
+_EXPECTED = (
     "{split}_images.npy and {split}_labels.npy (uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3); integers (N,)), or "
     "{idx}-images-idx3-ubyte and {idx}-labels-idx1-ubyte, plain or .gz"
 )
 
 
-def image_arrays(split: str, directory: Path) -> Source:
+class Arrays(Source):
+    """A pair of files for each split, see `array_images`."""
+
+    stored_as = "raw"
+
+    def open(self, split: str) -> Images:
+        return array_images(split, self.originals())
+
+
+def array_images(split: str, directory: Path) -> Images:
     """The pair of a split in ``directory``. Without a file of labels the images are unlabelled.
 
     Raises:
         FileNotFoundError: there is no such pair; says what is expected.
         ValueError: the arrays are not images, or the labels do not fit; says what they are.
     """
+    import numpy as np
+
     array = directory / f"{split}_images.npy"
     if array.is_file():
         images = np.load(array, mmap_mode="r")
         labels_path: Path | None = directory / f"{split}_labels.npy"
         labels = np.load(labels_path) if labels_path and labels_path.is_file() else None
-        return _source(array, images, labels)
+        return _checked(array, images, labels)
     found = idx_pair(split, directory)
     if found is None:
-        wanted = WANTED.format(split=split, idx=_idx_prefix(split))
-        raise FileNotFoundError(f"{directory}: no arrays of the split {split}; expected {wanted}")
+        expected = _EXPECTED.format(split=split, idx=_idx_prefix(split))
+        raise FileNotFoundError(f"{directory}: no arrays of the split {split}; expected {expected}")
     images_path, labels_path = found
-    return _source(images_path, read_idx(images_path), read_idx(labels_path) if labels_path else None)
+    return _checked(images_path, read_idx(images_path), read_idx(labels_path) if labels_path else None)
 
 
 def idx_pair(split: str, directory: Path) -> tuple[Path, Path | None] | None:
@@ -51,8 +63,10 @@ def read_idx(path: Path) -> Pixels:
     """Array of an idx file of bytes, plain or gzipped: magic 0 0 8 dimensions, big-endian sizes, data.
 
     Raises:
-        ValueError: it is no such file, or cut short; names it.
+        ValueError: it is not such a file, or is cut short; names it.
     """
+    import numpy as np
+
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         if content[:3] != b"\0\0\x08":
@@ -69,7 +83,12 @@ def _idx_prefix(split: str) -> str:
     return "t10k" if split == "test" else split
 
 
-def _source(path: Path, images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic] | None) -> Source:
+def _checked(path: Path, images: Any, labels: Any | None) -> Images:
+    """The arrays as images. Raises ValueError where they are not; names ``path``."""
+    import numpy as np
+
+    from pretrain.data.sources.images import Images, rgb
+
     colours = images.shape[3] if images.ndim == 4 else 1
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or colours not in (1, 3):
         raise ValueError(
@@ -81,4 +100,4 @@ def _source(path: Path, images: npt.NDArray[np.generic], labels: npt.NDArray[np.
         raise ValueError(f"{path}: {len(images)} images, but labels are {labels.dtype} of shape {labels.shape}")
     label_N = labels.astype(np.int64)
     classes = int(label_N.max(initial=-1)) + 1
-    return Source(label_N, tuple(map(str, range(classes))), lambda index: rgb(images[index]))
+    return Images(label_N, tuple(map(str, range(classes))), lambda index: rgb(images[index]))

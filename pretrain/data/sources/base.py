@@ -1,38 +1,70 @@
-"""Labelled images by number: what every source of images is."""
+"""What a source of images is: the base class of ours and of anybody's own. Loads nothing heavy: plans read it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    from pretrain.configio import Section
+    from pretrain.data.sources.images import Images
 
-Pixels = npt.NDArray[np.uint8]
+StoredAs = Literal["raw", "jpg"]
 
 
-@dataclass(frozen=True)
 class Source:
-    """Labelled images by number. ``pixels(i)``: uint8 (height, width, 3), may be called from several threads.
+    """A data set, or a format that data sets come in: what is known before it is opened, and how a split is opened.
 
-    Label -1: unlabelled. paths: the image files, where there are some; a JPEG file may be stored as it is.
+    One's own is used by its dotted path, without a change to this project: ``dataset: "my_package.microscope:Frames"``
+    in a configuration, and ``python -m pretrain.data.write_beton my_package.microscope:Frames DIR --set stain=blue``::
+
+        class Frames(Source):
+            label = "Microscope frames"
+            stored_as = "raw"
+
+            class Config(Section):  # pretrain.configio.Section is strict and frozen; not needed where nothing is set
+                stain: str = "red"
+
+            def open(self, split: str) -> Images:
+                files = sorted((self.originals() / self.config.stain / split).glob("*/*.png"))
+                classes = sorted({file.parent.name for file in files})
+                return from_files(files, [classes.index(file.parent.name) for file in files], tuple(classes))
+
+    A plan reads the class where the data have not been written yet, on a login node too: import what is heavy (torch,
+    numpy) inside ``open``.
+
+    label: what it is called in print; None: its name. splits: those that are written by default. images: how many a
+    split has, where that is known before it is opened. classes, side_px: their number, and the side of images that are
+    all squares of one size. stored_as: how images are stored by default. has_parts: whether ``only`` may be given.
     """
 
-    labels: npt.NDArray[np.int64]
-    class_names: tuple[str, ...]
-    pixels: Callable[[int], Pixels]
-    paths: Sequence[str | Path] | None = None
+    label: ClassVar[str | None] = None
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    images: ClassVar[Mapping[str, int]] = {}
+    classes: ClassVar[int | None] = None
+    side_px: ClassVar[int | None] = None
+    stored_as: ClassVar[StoredAs] = "jpg"
+    has_parts: ClassVar[bool] = False
+    Config: ClassVar[type[Section] | None] = None
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def __init__(
+        self, directory: Path | None = None, *, only: frozenset[str] | None = None, config: Any = None
+    ) -> None:
+        """directory: of the originals. only: names of the classes or files to take. config: settings, a ``Config``."""
+        self.directory, self.only, self.config = directory, only, config
 
+    def open(self, split: str) -> Images:
+        """The images of a split.
 
-def rgb(pixels: npt.NDArray[Any]) -> Pixels:
-    """(H, W) or (H, W, 1) grey, or (H, W, 3), as (H, W, 3): grey images are stored as three equal channels."""
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    if pixels.shape[2] == 1:
-        pixels = np.repeat(pixels, 3, axis=2)
-    return np.ascontiguousarray(pixels, np.uint8)
+        Raises:
+            FileNotFoundError: the originals are not there and cannot be downloaded; says what is expected where.
+            ValueError: they are not as expected; says how.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no method open(split)")
+
+    def originals(self) -> Path:
+        """The folder of the original images. Raises FileNotFoundError where none was named."""
+        if self.directory is None:
+            raise FileNotFoundError("name the folder of the original images with --source-dir")
+        return self.directory
