@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from eval.encoder import new_encoder
 from eval.result import EvaluationError
-from pretrain.config import EncoderConfig
-from pretrain.configio import validate
 from pretrain.errors import ConfigError
+from pretrain.models.config import EncoderSettings, read_encoder_config
 from pretrain.models.encoder import Encoder
 from pretrain.rundir import whole_file
 
@@ -46,7 +45,7 @@ class StoredNetwork:
     """A network read from a file. about: plain values; labelled (n,): the numbers of the images whose labels it saw."""
 
     module: Network
-    encoder: EncoderConfig
+    encoder: EncoderSettings
     about: dict[str, Any]
     labelled_n: Tensor
 
@@ -62,7 +61,7 @@ def new_network(encoder: Encoder, classes: int, *, seed: int) -> Network:
 
 
 def write_network(
-    path: Path, network: Network, config: EncoderConfig, about: dict[str, Any], labelled_n: Tensor
+    path: Path, network: Network, config: EncoderSettings, about: dict[str, Any], labelled_n: Tensor
 ) -> None:
     """Write the network whole."""
     content = {
@@ -92,7 +91,7 @@ def read_network(path: Path) -> StoredNetwork:
         what = f"lacks {', '.join(sorted(missing))}" if missing else f"is {content['kind']!r} {content['format']!r}"
         raise EvaluationError(f"{path} is not a network that `eval finetune` wrote: it {what}")
     try:
-        config = validate(EncoderConfig, content["encoder"], f"encoder in {path}")
+        config = read_encoder_config(content["encoder"], f"encoder in {path}")
         network = Network(new_encoder(config, seed=0), int(content["classes"]))
         network.load_state_dict(content["model"])
     except (ConfigError, RuntimeError, TypeError, ValueError) as error:

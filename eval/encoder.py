@@ -11,8 +11,9 @@ import torch
 from eval.config import Initialisation
 from eval.result import EvaluationError
 from pretrain.checkpoint import newest_checkpoint, read_checkpoint
-from pretrain.config import EncoderConfig, PretrainConfig
+from pretrain.config import PretrainConfig
 from pretrain.configio import validate
+from pretrain.models.config import EncoderSettings
 from pretrain.models.encoder import Encoder, build_encoder
 from pretrain.rundir import RunDirectory
 
@@ -71,7 +72,7 @@ def load_encoder(
     return FrozenEncoder(module, trained, path, int(content["step"]), str(content["fingerprint"]), initialisation)
 
 
-def new_encoder(config: EncoderConfig, *, seed: int) -> Encoder:
+def new_encoder(config: EncoderSettings, *, seed: int) -> Encoder:
     """An encoder with the weights that a run with this seed starts from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

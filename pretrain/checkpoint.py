@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import torch
 
 from pretrain.config import PretrainConfig
+from pretrain.configio import validate
 from pretrain.dist import World, agree_on
+from pretrain.models.encoder import Encoder, build_encoder
 from pretrain.plan import TrainPlan
 from pretrain.rundir import RunDirectory, whole_file
 
@@ -133,3 +135,25 @@ class CheckpointStore:
             )
         state.take(content)
         self._saved_step = state.step
+
+
+def load_encoder(run: str | Path, *, checkpoint: str | Path | None = None) -> Encoder:
+    """The encoder of a run directory's newest checkpoint (or of ``checkpoint``) on the CPU, frozen, in eval mode.
+
+    It takes RGB images (N, 3, S, S), float in [0, 1], and gives features (N, feature_width).
+    Raises CheckpointError where there is none or it cannot be read.
+
+    >>> from pretrain import load_encoder
+    >>> encoder = load_encoder("runs/quick")  # doctest: +SKIP
+    >>> features = encoder(images)  # doctest: +SKIP
+    """
+    path = Path(checkpoint) if checkpoint is not None else newest_checkpoint(RunDirectory(Path(run)).checkpoints)
+    if path is None:
+        raise CheckpointError(f"{run} has no checkpoint: expected the directory of a run that has saved one")
+    content = read_checkpoint(path)
+    config = validate(PretrainConfig, content["config"], f"configuration in {path}")
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(config.encoder)
+    prefix = "encoder."
+    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in content["model"].items() if k.startswith(prefix)})
+    return encoder.requires_grad_(False).eval()

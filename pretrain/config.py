@@ -14,7 +14,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from pretrain.configio import FilePath, Interval, NonNegativeFloat, PositiveFloat, PositiveInt, Probability, Section
+from pretrain.models.config import AnyEncoderConfig
+from pretrain.models.config import EncoderConfig as EncoderConfig
+from pretrain.objectives.config import OBJECTIVE_LABELS as OBJECTIVE_LABELS
 from pretrain.objectives.config import ObjectiveConfig, SimCLRConfig
+from pretrain.optim.config import OPTIMIZER_LABELS as OPTIMIZER_LABELS
+from pretrain.optim.config import LARSConfig, OptimizerConfig
 
 
 class DataConfig(Section):
@@ -96,39 +101,6 @@ class AugmentationConfig(ViewSettings):
         """Settings of view number ``view``."""
         shared = {name: getattr(self, name) for name in ViewSettings.model_fields}
         return ViewSettings.model_validate({**shared, **self.view_overrides.get(view, {})})
-
-
-class EncoderConfig(Section):
-    """ResNet of torchvision's blocks; ``width`` multiplies every channel count.
-
-    stem: ``imagenet`` 7x7 stride 2 and max-pool; ``small`` 3x3 stride 1, SimCLR's for CIFAR; ``strided`` 3x3 stride 2,
-    at a quarter of its cost.
-    """
-
-    architecture: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
-    width: PositiveFloat = 1.0
-    stem: Literal["imagenet", "strided", "small"] = "imagenet"
-    zero_init_last_gamma: bool = True
-
-    @property
-    def feature_width(self) -> int:
-        """Number of features after the global average pool."""
-        expansion = 1 if self.architecture in ("resnet18", "resnet34") else 4
-        return self.stage_width(3) * expansion
-
-    def stage_width(self, stage: int) -> int:
-        """Channels inside stage 0..3; 64, 128, 256, 512 at width 1, never fewer than 1."""
-        return max(1, round(64 * int(2**stage) * self.width))
-
-
-class OptimizerConfig(Section):
-    """LARS as in google-research/simclr; SGD with momentum and AdamW beside it."""
-
-    name: Literal["lars", "sgd", "adamw"] = "lars"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NonNegativeFloat = 1e-6
-    trust_coefficient: PositiveFloat = 1e-3  # LARS only
-    betas: Interval = (0.9, 0.999)  # AdamW only
 
 
 class ScheduleConfig(Section):
@@ -213,9 +185,9 @@ class PretrainConfig(Section):
     batch: BatchConfig = BatchConfig()
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: AnyEncoderConfig = EncoderConfig()
     objective: ObjectiveConfig = SimCLRConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = LARSConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     precision: PrecisionConfig = PrecisionConfig()
     log: LogConfig = LogConfig()
@@ -245,14 +217,12 @@ def result_settings(config: PretrainConfig) -> dict[str, Any]:
         target = settings[section] if section else settings
         for name in names:
             del target[name]
+    settings["objective"] = config.objective.canonical(config.global_batch_size).model_dump(mode="json")
     for key, before in _JOINED_LATER.items():
         section, _, name = key.rpartition(".")
         target = settings[section] if section else settings
         if target[name] == before:
             del target[name]
-    objective = settings["objective"]
-    if objective.get("negatives") is not None and objective["negatives"] >= config.global_batch_size:
-        objective["negatives"] = None  # one group is the whole batch
     return settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import types
 import typing
@@ -11,8 +12,10 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from pretrain.choices import OneOf
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -120,7 +123,7 @@ def validate(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(source, [_problem(model, detail) for detail in error.errors()]) from None
+        raise ConfigError(source, [_problem(model, data, detail) for detail in error.errors()]) from None
 
 
 def load(model: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
@@ -144,9 +147,9 @@ def dump_yaml(model: BaseModel) -> str:
     return yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False)
 
 
-def _problem(model: type[BaseModel], detail: ErrorDetails) -> Problem:
+def _problem(model: type[BaseModel], data: Any, detail: ErrorDetails) -> Problem:
     location = [str(part) for part in detail["loc"]]
-    fields, path = _walk(model, location)
+    fields, path = _walk(model, data, location)
     where = ".".join(path)
     given = detail.get("input")
     if detail["type"] == "extra_forbidden":
@@ -161,13 +164,14 @@ def _problem(model: type[BaseModel], detail: ErrorDetails) -> Problem:
     expected = detail.get("ctx", {}).get("expected")
     if expected is not None and isinstance(given, str):
         hint = did_you_mean(given, re.findall(r"'([^']*)'", str(expected)))
+    key = str(detail.get("ctx", {}).get("discriminator", "")).strip("'")
     if detail["type"] == "union_tag_not_found":
-        return Problem(f"{where}.name", "is missing; it says which kind of section this is")
+        return Problem(f"{where}.{key}", "is missing; it says which kind of section this is")
     if detail["type"] == "union_tag_invalid":
         tags = str(detail["ctx"]["expected_tags"])
         tag = str(detail["ctx"]["tag"])
         names = re.findall(r"'([^']*)'", tags)
-        return Problem(f"{where}.name", f"got '{tag}', expected one of {', '.join(names)}{did_you_mean(tag, names)}")
+        return Problem(f"{where}.{key}", f"got '{tag}', expected one of {', '.join(names)}{did_you_mean(tag, names)}")
     return Problem(where, f"got {given!r}; {message}{hint}")
 
 
@@ -175,8 +179,11 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _walk(model: type[BaseModel], location: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(keys valid beside the last part of ``location``, ``location`` without the tags that name a union's member)."""
+def _walk(model: type[BaseModel], data: Any, location: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(keys valid beside the last part of ``location``, ``location`` without the tags that name a union's member).
+
+    data: what was given; it names own code, whose keys are those of its settings.
+    """
     fields = dict(model.model_fields)
     path: list[str] = []
     pending: list[type[BaseModel]] = []
@@ -186,11 +193,23 @@ def _walk(model: type[BaseModel], location: Sequence[str]) -> tuple[list[str], l
             pending, fields = tagged, dict(tagged[0].model_fields)
             continue
         path.append(part)
+        data = data.get(part) if isinstance(data, Mapping) else None
         if part in fields:
-            pending = _models(fields[part].annotation)
+            pending = _members(fields[part], data)
             if len(pending) == 1:
                 fields = dict(pending[0].model_fields) if part != location[-1] else fields
     return list(fields), path
+
+
+def _members(field: FieldInfo, data: Any) -> list[type[BaseModel]]:
+    """The sections that the field may hold; of own code the one that ``data`` names."""
+    choice = next((found for found in field.metadata if isinstance(found, OneOf)), None)
+    if choice is None:
+        return _models(field.annotation)
+    own = None
+    with contextlib.suppress(ValueError):
+        own = choice.own(data)
+    return [own] if own is not None else list(choice.members)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -202,10 +221,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _names(model: type[BaseModel]) -> tuple[Any, ...]:
-    """Values that the ``name`` of a union's member may have."""
-    field = model.model_fields.get("name")
-    literal = field is not None and typing.get_origin(field.annotation) is typing.Literal
-    return typing.get_args(field.annotation) if field is not None and literal else ()
+    """Values that the field by which a union's members are told apart may have."""
+    for key in ("name", "architecture"):
+        field = model.model_fields.get(key)
+        if field is not None and typing.get_origin(field.annotation) is typing.Literal:
+            return typing.get_args(field.annotation)
+    return ()
 
 
 PositiveInt = Annotated[int, Field(gt=0)]

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, assert_never
+from typing import Any
 
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.errors import ConfigError, Problem
-from pretrain.objectives.config import (
-    BarlowTwinsConfig,
-    BYOLConfig,
-    DCLConfig,
-    SimCLRConfig,
-    SimSiamConfig,
-    SupervisedConfig,
-    VICRegConfig,
-    WMSEConfig,
-)
+from pretrain.objectives.settings import LossBatch, divisor_problems
 from pretrain.optim.schedules import learning_rate, lr_at
 
 # Batch norm over fewer images than this is too noisy to be meant.
@@ -102,11 +93,10 @@ def epochs_to_steps(epochs: float, steps_per_epoch: int) -> int:
     return round(epochs * steps_per_epoch)
 
 
-def negatives_per_anchor(config: PretrainConfig) -> int:
-    """Embeddings that an anchor is told apart from: 2K - 2 in a group of K images; 0 where an objective has none."""
-    if not isinstance(config.objective, SimCLRConfig | DCLConfig):
-        return 0
-    return 2 * (config.objective.negatives or config.global_batch_size) - 2
+def loss_batch(config: PretrainConfig, world_size: int, global_batch_size: int | None = None) -> LossBatch:
+    """What the loss of a step works on; by default of the configured batch. ``device: auto`` is planned as a GPU."""
+    device = "cpu" if config.device == "cpu" else "cuda"
+    return LossBatch(global_batch_size or config.global_batch_size, world_size, config.encoder.feature_width, device)
 
 
 def batch_norm_ranks(setting: str | int, *, world_size: int, ranks_per_node: int) -> int:
@@ -161,9 +151,9 @@ def make_plan(
         stop_step=min(total_steps, config.run.stop_after_steps or total_steps),
         warmup_steps=epochs_to_steps(schedule.warmup_epochs, steps_per_epoch) if config.epochs else 0,
         peak_learning_rate=learning_rate(schedule.rule, schedule.base_learning_rate, batch),
-        negatives_per_anchor=negatives_per_anchor(config),
+        negatives_per_anchor=config.objective.negatives_per_anchor(batch),
         feature_width=config.encoder.feature_width,
-        loss_bytes_per_rank=_loss_bytes(config, world_size),
+        loss_bytes_per_rank=config.objective.loss_bytes(loss_batch(config, world_size)),
         checkpoint_every_steps=config.checkpoint.every_steps or steps_per_epoch,
     )
 
@@ -192,7 +182,8 @@ def _problems(config: PretrainConfig, *, images: int, world_size: int) -> list[P
             )
         )
     problems += _micro_batch_problems(config.batch.micro_batch_size, batch, world_size)
-    problems += _objective_problems(config)
+    views = config.augmentation.number_of_views
+    problems += config.objective.problems(global_batch_size=batch, number_of_views=views)
     return problems
 
 
@@ -204,70 +195,14 @@ def _batch_norm_problems(norm_ranks: int, world_size: int) -> list[Problem]:
     return [Problem("sync_batch_norm", message)]
 
 
-def _objective_problems(config: PretrainConfig) -> list[Problem]:
-    objective, batch = config.objective, config.global_batch_size
-    problems = []
-    if not isinstance(objective, SupervisedConfig) and config.augmentation.number_of_views != 2:
-        got = config.augmentation.number_of_views
-        problems.append(Problem("augmentation.number_of_views", f"got {got}, expected 2 for {objective.name}"))
-    if isinstance(objective, SimCLRConfig | DCLConfig):
-        problems += _divisor_problems("objective.negatives", objective.negatives, batch)
-    if isinstance(objective, WMSEConfig):
-        problems += _divisor_problems("objective.sub_batch_size", objective.sub_batch_size, batch)
-        size, width = objective.sub_batch_size or batch, objective.projector.output_width
-        if size <= width and objective.shrinkage == 0:
-            problems.append(
-                Problem(
-                    "objective.projector.output_width",
-                    f"got {width}, but the covariance of {size} images has an inverse only below {size} dimensions; "
-                    "expected a smaller output, a larger batch, or objective.shrinkage above 0",
-                )
-            )
-    if isinstance(objective, BYOLConfig | SimSiamConfig):
-        wanted, got = objective.projector.output_width, objective.predictor.output_width
-        if wanted != got:
-            message = f"got {got}, expected {wanted}, the width of the projections that it predicts"
-            problems.append(Problem("objective.predictor.output_width", message))
-    return problems
-
-
-def _divisor_problems(where: str, size: int | None, batch: int) -> list[Problem]:
-    if size is None or batch % size == 0:
-        return []
-    divisors = [d for d in range(2, batch + 1) if batch % d == 0]
-    near = " or ".join(map(str, sorted(sorted(divisors, key=lambda d: abs(d - size))[:2])))
-    return [Problem(where, f"got {size}, which does not divide the global batch of {batch}; nearest: {near}")]
-
-
 def _micro_batch_problems(size: int | None, batch: int, world_size: int) -> list[Problem]:
     where = "batch.micro_batch_size"
     if size is not None and world_size > 0 and size % world_size:
         near = " or ".join(map(str, _nearest_multiples(size, world_size)))
         return [Problem(where, f"got {size}, not a multiple of {world_size} ranks; nearest: {near}")]
-    return _divisor_problems(where, size, batch)
+    return divisor_problems(where, size, batch)
 
 
 def _nearest_multiples(value: int, of: int) -> list[int]:
     below = value // of * of
     return [candidate for candidate in (below, below + of) if candidate > 0]
-
-
-def _loss_bytes(config: PretrainConfig, world_size: int) -> int:
-    """Bytes that the loss keeps on one rank beside its embeddings; float32."""
-    objective, rows = config.objective, 2 * config.global_batch_size
-    match objective:
-        case SimCLRConfig() | DCLConfig():  # gathered embeddings, row sums, gradient, two tiles
-            width, tile = objective.projector.output_width, min(512, rows)
-            return 4 * (2 * rows * width + 3 * rows + rows // world_size * width + 2 * tile * tile)
-        case BarlowTwinsConfig() | VICRegConfig():  # the cross-correlation, or two covariances, and their gradients
-            width = objective.projector.output_width
-            return 4 * (4 * width * width + 2 * rows // world_size * width)
-        case WMSEConfig():  # gathered embeddings, whitened ones, their gradients
-            width = objective.projector.output_width
-            return 4 * (4 * rows * width + 4 * width * width)
-        case BYOLConfig() | SimSiamConfig():
-            return 4 * 4 * rows // world_size * objective.projector.output_width
-        case SupervisedConfig():
-            return 0
-        case _:
-            assert_never(objective)

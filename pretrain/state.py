@@ -71,15 +71,7 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
     synchronise_batch_norm(objective, library=config.batch_norm_library, group=norm_group, device=world.device)
     objective = set_network_numerics(objective.to(world.device), config.precision)
     broadcast_from_first(world, [*objective.parameters(), *objective.buffers()])
-    optimizer = build_optimizer(
-        objective,
-        name=config.optimizer.name,
-        lr=0.0,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-        trust_coefficient=config.optimizer.trust_coefficient,
-        betas=config.optimizer.betas,
-    )
+    optimizer = build_optimizer(objective, config.optimizer, lr=0.0)
     probe = OnlineProbe(
         objective.encoder.feature_width, classes=classes if config.log.online_probe else 0, group=world.groups.gradients
     ).to(world.device)

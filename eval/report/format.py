@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pretrain.config import OBJECTIVE_LABELS, OPTIMIZER_LABELS
 from pretrain.data.sources.registry import SOURCES
 
 DASH = "\N{EN DASH}"
@@ -99,16 +100,7 @@ def size(number_of_bytes: float | None) -> str:
 # What configuration values are called in print.
 
 
-METHODS = {
-    "simclr": "SimCLR",
-    "dcl": "DCL",
-    "byol": "BYOL",
-    "simsiam": "SimSiam",
-    "barlow_twins": "Barlow Twins",
-    "vicreg": "VICReg",
-    "wmse": "W-MSE",
-    "supervised": "Supervised",
-}
+METHODS = OBJECTIVE_LABELS
 DATASETS = {name: source.label for name, source in SOURCES.items() if source.label}
 ENCODERS = {f"resnet{depth}": f"ResNet-{depth}" for depth in (18, 34, 50, 101)}
 TASKS = {"linear": "Linear probe", "knn": "Nearest neighbours"}
@@ -143,7 +135,7 @@ def brief(key: str) -> str:
 
 def named(value: str) -> str:
     """Print name of a value that has one: ``SimCLR`` for simclr."""
-    for names in (METHODS, DATASETS, ENCODERS):
+    for names in (METHODS, OPTIMIZER_LABELS, DATASETS, ENCODERS):
         if value in names:
             return names[value]
     return value

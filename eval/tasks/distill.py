@@ -27,6 +27,7 @@ from eval.subject import Subject
 from eval.tasks.finetune import network_path
 from eval.training import Curves, Loss, Rates, Trainer, label_loss, open_trainer
 from pretrain.config import EncoderConfig
+from pretrain.models.config import EncoderSettings
 
 SMALLEST_WIDTH = 0.125  # 8 channels in the first stage
 
@@ -70,10 +71,12 @@ def find_teacher(subject: Subject, label_fraction: float) -> Path:
     return found[0]
 
 
-def student_config(config: DistillConfig, teacher: EncoderConfig) -> EncoderConfig:
+def student_config(config: DistillConfig, teacher: EncoderSettings) -> EncoderConfig:
     """The student's encoder: as expected, else the teacher's at half its width."""
     if config.student is not None:
         return config.student
+    if not isinstance(teacher, EncoderConfig):
+        raise EvaluationError(f"{teacher.architecture} has no half of its width: say what the student is (student=...)")
     return teacher.model_copy(update={"width": max(teacher.width / 2, min(SMALLEST_WIDTH, teacher.width))})
 
 

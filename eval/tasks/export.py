@@ -23,8 +23,8 @@ from eval.encoder import FrozenEncoder, new_encoder
 from eval.result import EvaluationError
 from eval.subject import Subject
 from pretrain.config import EncoderConfig, result_settings
-from pretrain.configio import validate
 from pretrain.errors import ConfigError
+from pretrain.models.config import EncoderSettings, read_encoder_config
 from pretrain.models.encoder import Encoder
 from pretrain.rundir import read_json, whole_file, write_json, write_text
 
@@ -62,10 +62,11 @@ def evaluate_export(subject: Subject) -> dict[str, Any]:
     )
 
 
-def read_exported_encoder(path: Path) -> tuple[Encoder, EncoderConfig]:
+def read_exported_encoder(path: Path) -> tuple[Encoder, EncoderSettings]:
     """The encoder in a file that `evaluate_export` wrote, on the CPU.
 
-    Raises EvaluationError where the file is missing, damaged, or another's: it runs nothing that it finds there.
+    Raises EvaluationError where the file is missing, damaged, or another's: it runs nothing that it finds there (an
+    own encoder's module is imported from this machine).
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -79,7 +80,7 @@ def read_exported_encoder(path: Path) -> tuple[Encoder, EncoderConfig]:
         said = metadata.get("format", "nothing")
         raise EvaluationError(f"{path} is not an encoder of this project: it calls itself {said}, expected {FORMAT}")
     try:
-        config = validate(EncoderConfig, json.loads(metadata["encoder"]), f"encoder in {path}")
+        config = read_encoder_config(json.loads(metadata["encoder"]), f"encoder in {path}")
         encoder = new_encoder(config, seed=0)
         encoder.load_state_dict(state)
     except (ConfigError, KeyError, ValueError, RuntimeError) as error:
@@ -87,8 +88,10 @@ def read_exported_encoder(path: Path) -> tuple[Encoder, EncoderConfig]:
     return encoder.eval(), config
 
 
-def why_not_torchvision(config: EncoderConfig) -> str | None:
+def why_not_torchvision(config: EncoderSettings) -> str | None:
     """None where torchvision's network of that name takes the weights as they are, else what is different."""
+    if not isinstance(config, EncoderConfig):
+        return f"{config.architecture} is own code"
     different = [
         f"{name} {getattr(config, name)} instead of {wanted}"
         for name, wanted in TORCHVISION_ENCODER.items()
@@ -139,7 +142,7 @@ def model_card(encoder: FrozenEncoder, numbers: Mapping[str, Mapping[str, Any]],
     return "\n".join([*lines, "", "## Training", "", "```json", settings, "```", ""])
 
 
-def _loading(config: EncoderConfig) -> list[str]:
+def _loading(config: EncoderSettings) -> list[str]:
     reason = why_not_torchvision(config)
     if reason is not None:
         return [

@@ -8,38 +8,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import assert_never
 
 from launch.forecast.model_size import ModelSize
 from launch.plan.targets import Hardware
 from pretrain.config import PretrainConfig
-from pretrain.objectives.config import (
-    BarlowTwinsConfig,
-    BYOLConfig,
-    DCLConfig,
-    SimCLRConfig,
-    SimSiamConfig,
-    SupervisedConfig,
-    VICRegConfig,
-    WMSEConfig,
-)
-
-FLOAT_BYTES = 4
+from pretrain.objectives.settings import FLOAT_BYTES, Message
+from pretrain.plan import loss_batch
 
 
 @dataclass(frozen=True)
 class StepTimes:
     """Seconds of communication in one step. gradients overlap with the backward; the rest waits."""
 
-    embeddings: float
-    row_sums: float
+    gathers: float  # of the loss, as its sums are
+    sums: float
     batch_norm: float
     gradients: float
 
     @property
     def waiting(self) -> float:
         """Seconds in which nothing else can be done."""
-        return self.embeddings + self.row_sums + self.batch_norm
+        return self.gathers + self.sums + self.batch_norm
 
 
 @dataclass(frozen=True)
@@ -79,30 +68,18 @@ def communication(
     """Seconds that a step of ``global_batch_size`` images communicates on ``links``."""
     if links.ranks == 1:
         return StepTimes(0.0, 0.0, 0.0, 0.0)
-    embeddings, row_sums = _loss_times(config, links, 2 * global_batch_size, size.embedding_width)
+    messages = config.objective.messages(loss_batch(config, links.ranks, global_batch_size))
     return StepTimes(
-        embeddings=embeddings,
-        row_sums=row_sums,
+        gathers=_seconds(links, messages, "all_gather"),
+        sums=_seconds(links, messages, "all_reduce"),
         batch_norm=_norm_time(config, size, links) * micro_batches,
         gradients=links.all_reduce(FLOAT_BYTES * size.parameters),
     )
 
 
-def _loss_times(config: PretrainConfig, links: Links, rows: int, width: int) -> tuple[float, float]:
-    """(what the loss gathers or sums over all ranks, the row sums of a contrastive loss)."""
-    match config.objective:
-        case SimCLRConfig() | DCLConfig():
-            return links.all_gather(FLOAT_BYTES * rows * width), links.all_reduce(FLOAT_BYTES * rows)
-        case WMSEConfig():
-            return 2 * links.all_gather(FLOAT_BYTES * rows * width), 0.0  # its gradients come back
-        case BarlowTwinsConfig():  # moments, then the cross-correlation
-            return links.all_reduce(FLOAT_BYTES * 4 * width) + links.all_reduce(FLOAT_BYTES * width**2), 0.0
-        case VICRegConfig():
-            return links.all_reduce(FLOAT_BYTES * 4 * width) + links.all_reduce(FLOAT_BYTES * 2 * width**2), 0.0
-        case BYOLConfig() | SimSiamConfig() | SupervisedConfig():
-            return 0.0, 0.0
-        case _:
-            assert_never(config.objective)
+def _seconds(links: Links, messages: tuple[Message, ...], kind: str) -> float:
+    call = links.all_gather if kind == "all_gather" else links.all_reduce
+    return sum(call(FLOAT_BYTES * message.numbers) for message in messages if message.kind == kind)
 
 
 def _norm_time(config: PretrainConfig, size: ModelSize, links: Links) -> float:

@@ -16,12 +16,9 @@ from launch.plan.graph import StudyPoint
 from launch.plan.targets import Hardware, Target
 from launch.state import PointState
 from pretrain.config import PretrainConfig
-from pretrain.objectives.config import DCLConfig, SimCLRConfig
-from pretrain.plan import TrainPlan
+from pretrain.objectives.settings import FLOAT_BYTES
+from pretrain.plan import TrainPlan, loss_batch
 
-FLOAT_BYTES = 4
-# Of the optimizer's own tensors, for each parameter.
-OPTIMIZER_TENSORS = {"lars": 1, "sgd": 1, "adamw": 2}
 # CUDA's context, its libraries' workspaces, and what the allocator loses in gaps.
 RESERVED_FRACTION = 0.1
 MOST_RANKS = 1024
@@ -86,10 +83,10 @@ def memory_of(config: PretrainConfig, plan: TrainPlan, size: ModelSize, *, micro
     """Bytes on one rank when its batch is worked through in ``micro_batches`` parts."""
     views = plan.batch_size_per_rank * config.augmentation.number_of_views
     kept_bytes = 2 if config.precision.autocast == "bf16" else FLOAT_BYTES
-    tensors = 2 + OPTIMIZER_TENSORS[config.optimizer.name]
+    tensors = 2 + config.optimizer.state_tensors
     # Under autocast the weights are kept once more, in half precision.
     casts = size.parameters * 2 if config.precision.autocast == "bf16" else 0
-    embeddings = 2 * FLOAT_BYTES * views * size.embedding_width
+    embeddings = FLOAT_BYTES * views * size.embedding_width
     return Memory(
         activations=-(-views // micro_batches) * size.kept_elements * kept_bytes + casts,
         loss=plan.loss_bytes_per_rank + embeddings,
@@ -148,20 +145,16 @@ def weak_scaling(point: StudyPoint, target: Target, *, images_per_second: float)
         links = Links(hardware, ranks, min(target.ranks_per_node, ranks))
         times = communication(config, size, links, global_batch_size=batch, micro_batches=point.plan.micro_batches)
         # The work of the loss on one rank grows with the batch; that of one rank is in ``alone``.
-        grown = _loss_seconds(config, size, hardware, per_rank, batch) - _loss_seconds(
-            config, size, hardware, per_rank, per_rank
-        )
+        grown = _loss_seconds(config, size, hardware, ranks, batch) - _loss_seconds(config, size, hardware, 1, per_rank)
         rows.append(ScalingRow(ranks, batch, times, grown, _efficiency(times, alone, grown)))
         ranks *= 2
     return rows
 
 
-def _loss_seconds(config: PretrainConfig, size: ModelSize, hardware: Hardware, per_rank: int, batch: int) -> float:
-    """Seconds for a contrastive loss and its gradient: 2.5 products of (2B, D) with (D, 2G)."""
-    if not isinstance(config.objective, SimCLRConfig | DCLConfig):
-        return 0.0
-    seen = min(batch, config.objective.negatives or batch)
-    return 2.5 * 2 * (2 * per_rank) * (2 * seen) * size.embedding_width / (1e12 * hardware.loss_tflops)
+def _loss_seconds(config: PretrainConfig, size: ModelSize, hardware: Hardware, ranks: int, batch: int) -> float:
+    """Seconds for a contrastive loss and its gradient: 2.5 products over all pairs of embeddings that are compared."""
+    pairs = config.objective.similarities(loss_batch(config, ranks, batch))
+    return 2.5 * 2 * pairs * size.embedding_width / (1e12 * hardware.loss_tflops)
 
 
 def _efficiency(times: StepTimes, compute_s: float, more_s: float = 0.0) -> float:

@@ -26,6 +26,7 @@ def preflight_views(graph: StudyGraph, states: list[PointState]) -> Iterator[Ren
     found = {point.entry.name: forecast(point, target, images_per_second=rate) for point in graph.points}
     yield _table(found, hardware)
     yield from _remarks(found, hardware)
+    yield from _not_counted(graph)
     if rate is None:
         yield "GPU-hours and scaling: not known before a run has finished; or give target.hardware.images_per_second"
         return
@@ -65,7 +66,7 @@ def _table(found: dict[str, Forecast], hardware: Hardware) -> Grid:
             _gigabytes(memory.states),
             used if one.fits else (used, "red"),
             str(one.micro_batches),
-            _milliseconds(times.embeddings + times.row_sums),
+            _milliseconds(times.gathers + times.sums),
             _milliseconds(times.batch_norm),
             _milliseconds(times.gradients),
             "–" if one.efficiency is None else f"{100 * one.efficiency:.0f} %",
@@ -88,6 +89,13 @@ def _remarks(found: dict[str, Forecast], hardware: Hardware) -> Iterator[str]:
             )
 
 
+def _not_counted(graph: StudyGraph) -> Iterator[str]:
+    """Own encoders that do not state their layers: what is predicted for them is too little."""
+    encoders = {p.config.encoder.architecture for p in graph.points if not p.config.encoder.states_layers}
+    for architecture in sorted(encoders):
+        yield f"{architecture} does not state its layers: memory and communication are counted without the encoder"
+
+
 def _part(found: dict[str, Forecast], name: str) -> int:
     one = found[name]
     assert one.micro_batches_needed is not None, "asked only where some number of micro-batches fits"
@@ -106,7 +114,7 @@ def _scaling(graph: StudyGraph, target: Target, rate: float) -> Iterator[Rendera
             table.add_row(
                 f"{row.ranks:,}",
                 f"{row.global_batch_size:,}",
-                _milliseconds(times.embeddings + times.row_sums),
+                _milliseconds(times.gathers + times.sums),
                 _milliseconds(times.batch_norm),
                 _milliseconds(times.gradients),
                 _milliseconds(row.loss_seconds),

@@ -1,4 +1,7 @@
-"""torchrun --nproc-per-node N -m pretrain.certify [--config CONFIG] [section.key=value ...]"""
+"""torchrun --nproc-per-node N -m pretrain.certify [--config CONFIG] [section.key=value ...]
+
+python -m pretrain.certify --loss MODULE:NAME [argument=value ...]
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.config import PretrainConfig
-from pretrain.configio import load
+from pretrain.configio import apply_overrides, load
 from pretrain.errors import ConfigError
 from pretrain.plan import make_plan
 
@@ -20,6 +23,8 @@ TIMEOUT_S = 60
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 where every check passed, 1 where one failed, 2 for a bad configuration."""
     given = _parser().parse_args(arguments)
+    if given.loss is not None:
+        return _judge(given.loss, given.overrides, given.output)
     from pretrain.dist import open_world, ranks_per_node_from_environment, world_size_from_environment
 
     ranks, per_node = world_size_from_environment(), ranks_per_node_from_environment()
@@ -41,6 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(result.passed for result in findings) else 1
 
 
+def _judge(path: str, overrides: list[str], output: Path) -> int:
+    from pretrain.certify.losses import LossToJudge, as_json, judge, show
+    from pretrain.dist import world_size_from_environment
+    from pretrain.rundir import write_json
+
+    try:
+        if world_size_from_environment() > 1:
+            raise ValueError("--loss starts its own ranks: run it without torchrun")
+        loss = LossToJudge(path, apply_overrides({}, overrides))
+        loss.build()
+    except (ValueError, TypeError) as error:
+        print(f"--loss {path}: {error}", file=sys.stderr)
+        return 2
+    verdicts = judge([loss])
+    show(verdicts)
+    write_json(output, as_json(loss, verdicts))
+    return 0 if all(verdict.exact for verdict in verdicts) else 1
+
+
 def _config(path: Path | None, overrides: list[str], ranks: int) -> PretrainConfig:
     if path is not None:
         return load(PretrainConfig, path, overrides)
@@ -57,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: torchrun --nproc-per-node 2 -m pretrain.certify --config configs/pretrain/cifar10.yaml",
     )
     parser.add_argument("--config", type=Path, help="certify this run's objective, optimizer, data and batch size")
+    parser.add_argument(
+        "--loss",
+        metavar="MODULE:NAME",
+        help="judge only this loss(z_a, z_b): a function, or a class made with argument=value",
+    )
     parser.add_argument("--backend", choices=["gloo", "nccl"], help="default: nccl for CUDA, gloo for CPU tensors")
     parser.add_argument("--output", type=Path, default=Path("certificate.json"), help="default: certificate.json")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the config's")

@@ -14,7 +14,6 @@ from pretrain.gradients import BUCKET_BYTES
 from pretrain.kernels.contrastive_work import tile_rows
 from pretrain.losses.ntxent import ntxent_loss
 from pretrain.measure import median_seconds, peak_growth_bytes
-from pretrain.objectives.config import DCLConfig, SimCLRConfig
 
 REPEATS = 5
 MIB = 2**20
@@ -73,8 +72,9 @@ def _seconds(harness: Harness, call: Callable[[], object]) -> float:
 
 
 def _width(harness: Harness) -> int:
-    objective = harness.config.objective
-    return objective.projector.output_width if isinstance(objective, SimCLRConfig | DCLConfig) else DEFAULT_WIDTH
+    config = harness.config
+    contrastive = config.objective.negatives_per_anchor(config.global_batch_size) > 0
+    return config.objective.embedding_width(config.encoder.feature_width) if contrastive else DEFAULT_WIDTH
 
 
 def _loss(harness: Harness) -> CheckResult:

@@ -19,7 +19,6 @@ from pretrain.certify.harness import (
     own_part,
     relative_error,
     small_objective,
-    title,
     whole,
 )
 from pretrain.collectives import Group, all_reduce_
@@ -28,7 +27,7 @@ from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import synchronise_batch_norm
 from pretrain.objectives.base import Objective
-from pretrain.objectives.config import ObjectiveConfig
+from pretrain.objectives.settings import ObjectiveSettings
 
 TOLERANCE = 1e-9
 
@@ -38,11 +37,11 @@ def gradient_findings(harness: Harness) -> list[CheckResult]:
     images = images_of(harness)
     own = harness.config.objective
     others = [objective for objective in every_objective(images) if objective != own]
-    found = [_compare(harness, objective, title(objective), micro_batches=1) for objective in [own, *others]]
+    found = [_compare(harness, objective, objective.title, micro_batches=1) for objective in [own, *others]]
     return [*found, _compare(harness, own, f"{own.name} in 2 micro-batches", micro_batches=2)]
 
 
-def _compare(harness: Harness, config: ObjectiveConfig, subject: str, micro_batches: int) -> CheckResult:
+def _compare(harness: Harness, config: ObjectiveSettings, subject: str, micro_batches: int) -> CheckResult:
     images = images_of(harness)
     start = in_float64(small_objective(config, harness.config.encoder, images=images, seed=harness.config.seed))
     batch = global_batch(images, seed=1)

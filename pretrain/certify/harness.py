@@ -11,25 +11,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pretrain.collectives import Group
-from pretrain.config import EncoderConfig, PretrainConfig
+from pretrain.config import PretrainConfig
 from pretrain.data.batch import Batch
 from pretrain.dist import World
-from pretrain.models.encoder import Encoder
+from pretrain.models.config import EncoderSettings
 from pretrain.models.sync_batch_norm import synchronise_batch_norm
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
-from pretrain.objectives.config import (
-    BarlowTwinsConfig,
-    BYOLConfig,
-    DCLConfig,
-    ObjectiveConfig,
-    ProjectorConfig,
-    SimCLRConfig,
-    SimSiamConfig,
-    SupervisedConfig,
-    VICRegConfig,
-    WMSEConfig,
-)
+from pretrain.objectives.config import OBJECTIVES
+from pretrain.objectives.settings import ObjectiveSettings
 
 
 @dataclass(frozen=True)
@@ -99,7 +89,6 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 IMAGE_SIDE_PX = 16
 CLASSES = 4
-HIDDEN_WIDTH, OUTPUT_WIDTH = 24, 6
 FEWEST_IMAGES = 32
 
 
@@ -109,33 +98,14 @@ def images_of(harness: Harness) -> int:
     return 2 * -(-per_rank // 2) * harness.world.size
 
 
-def every_objective(images: int) -> list[ObjectiveConfig]:
+def every_objective(images: int) -> list[ObjectiveSettings]:
     """All objectives, with the variants that change what ranks must tell one another."""
-    return [
-        SimCLRConfig(),
-        SimCLRConfig(negatives=images // 2),
-        DCLConfig(),
-        BarlowTwinsConfig(),
-        VICRegConfig(),
-        WMSEConfig(),
-        WMSEConfig(sub_batch_size=images // 2, iterations=2),
-        BYOLConfig(),
-        SimSiamConfig(),
-        SupervisedConfig(),
-    ]
+    return [variant for settings in OBJECTIVES for variant in settings.variants(images)]
 
 
-def title(objective: ObjectiveConfig) -> str:
-    """Name of the objective with what sets its variant apart."""
-    names = ("temperature", "negatives", "sub_batch_size")
-    set_apart = [f"{name} {getattr(objective, name):g}" for name in names if getattr(objective, name, None)]
-    return ", ".join([objective.name, *set_apart])
-
-
-def small_objective(config: ObjectiveConfig, encoder: EncoderConfig, *, images: int, seed: int) -> Objective:
-    """The objective with its own constants, a narrow ResNet and narrow heads; no weight is where symmetry puts it."""
-    encoder = EncoderConfig(architecture="resnet18", width=0.0625, stem=encoder.stem, zero_init_last_gamma=False)
-    objective = build_objective(_narrow(config, images), encoder, classes=CLASSES, seed=seed)
+def small_objective(config: ObjectiveSettings, encoder: EncoderSettings, *, images: int, seed: int) -> Objective:
+    """The objective with its own constants, a narrow encoder and narrow heads; no weight is where symmetry puts it."""
+    objective = build_objective(config.small(images), encoder.small(), classes=CLASSES, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for module in objective.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -143,22 +113,10 @@ def small_objective(config: ObjectiveConfig, encoder: EncoderConfig, *, images: 
     return objective
 
 
-def _narrow(config: ObjectiveConfig, images: int) -> ObjectiveConfig:
-    changed: dict[str, object] = {}
-    for name in ("projector", "predictor"):
-        head: ProjectorConfig | None = getattr(config, name, None)
-        if head is not None:
-            changed[name] = head.model_copy(update={"hidden_width": HIDDEN_WIDTH, "output_width": OUTPUT_WIDTH})
-    for name in ("negatives", "sub_batch_size"):
-        if getattr(config, name, None) is not None:
-            changed[name] = images // 2
-    return config.model_copy(update=changed)
-
-
 def in_float64(objective: Objective) -> Objective:
     """The objective in float64, its images too."""
     for module in objective.modules():
-        if isinstance(module, Encoder):
+        if isinstance(module, type(objective.encoder)):
             module.register_forward_pre_hook(lambda module, arguments: (arguments[0].double(),))
     return objective.double()
 

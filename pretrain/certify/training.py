@@ -114,16 +114,7 @@ def training_findings(harness: Harness) -> list[CheckResult]:
 
 
 def _train(harness: Harness, objective: Objective, batches: list[Batch], group: Group) -> Tensor:
-    chosen = harness.config.optimizer
-    optimizer = build_optimizer(
-        objective,
-        name=chosen.name,
-        lr=LEARNING_RATE,
-        momentum=chosen.momentum,
-        weight_decay=chosen.weight_decay,
-        trust_coefficient=chosen.trust_coefficient,
-        betas=chosen.betas,
-    )
+    optimizer = build_optimizer(objective, harness.config.optimizer, lr=LEARNING_RATE)
     averager = GradientAverager(list(objective.parameters()), group)
     for step, batch in enumerate(batches):
         context = StepContext(step, progress=(step + 1) / STEPS)

@@ -18,6 +18,12 @@ def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
     prediction, target: (B, D), not normalised; no gradient flows to the target. The loss does not couple rows: with
     equally many rows on every rank the mean over the ranks of value and gradient is that of the global batch, without
     communication. Raises ValueError for shapes that do not fit.
+
+    >>> import torch
+    >>> from pretrain.losses import byol_loss
+    >>> z = torch.eye(4)
+    >>> print(f"{byol_loss(z, 3 * z):.1f} {byol_loss(z, -z):.1f}")
+    0.0 4.0
     """
     return 2.0 - 2.0 * mean_cosine(prediction, target, "BYOL")
 

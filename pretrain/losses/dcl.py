@@ -18,5 +18,11 @@ def dcl_loss(
     """The loss of the global batch, the same scalar on every rank. Arguments, errors and gradients as for ntxent_loss.
 
     A global batch of one pair has no negatives and raises ValueError. Collective in the forward: every rank calls this.
+
+    >>> import torch
+    >>> from pretrain.losses import dcl_loss
+    >>> z = torch.eye(4)
+    >>> print(f"{dcl_loss(z, z, temperature=1.0):.4f}")  # log(6) - 1
+    0.7918
     """
     return contrastive_loss(z_a, z_b, temperature, group, negatives, decoupled=True)

@@ -26,5 +26,12 @@ def ntxent_loss(
     Gradients are scaled so that their mean over the ranks, as DistributedDataParallel takes it, is the gradient of the
     loss. Raises ValueError for shapes, temperatures and groups that do not fit.
     Collective in the forward: every rank calls this.
+
+    >>> import torch
+    >>> from pretrain.losses import ntxent_loss
+    >>> z = torch.eye(4)  # four images, as far apart as can be; both views the same
+    >>> loss = ntxent_loss(z, z, temperature=1.0)  # log(e + 6) - 1
+    >>> print(f"{loss:.4f}")
+    1.1654
     """
     return contrastive_loss(z_a, z_b, temperature, group, negatives, decoupled=False)

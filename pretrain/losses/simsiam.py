@@ -17,5 +17,11 @@ def simsiam_loss(prediction: Tensor, target: Tensor) -> Tensor:
     prediction, target: (B, D), not normalised; no gradient flows to the target. The loss does not couple rows: with
     equally many rows on every rank the mean over the ranks of value and gradient is that of the global batch, without
     communication. Raises ValueError for shapes that do not fit.
+
+    >>> import torch
+    >>> from pretrain.losses import simsiam_loss
+    >>> z = torch.eye(4)
+    >>> print(f"{simsiam_loss(z, 3 * z):.1f}")
+    -1.0
     """
     return -mean_cosine(prediction, target, "SimSiam")

@@ -39,6 +39,12 @@ def wmse_loss(
     shrinkage: in [0, 1]; needed where a sub-batch has no more images than dimensions, and its covariance no inverse.
     Gradients are scaled so that their mean over the ranks is the gradient of the loss. Raises ValueError for what does
     not fit. Collective in the forward: every rank calls this.
+
+    >>> import torch
+    >>> from pretrain.losses import wmse_loss
+    >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> print(f"{wmse_loss(z, -z):.1f}")  # 2 - 2 cos, at most 4
+    4.0
     """
     check_pair(z_a, z_b, "W-MSE")
     with without_autocast(z_a):

@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pretrain.config import EncoderConfig
+from pretrain.choices import load_object
+from pretrain.models.config import EncoderConfig, EncoderSettings
 
 
 class BasicBlock(nn.Module):
@@ -70,7 +71,13 @@ BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]
 
 
 class Encoder(nn.Module):
-    """Images (N, 3, H, W) in [0, 1] -> features (N, feature_width), after the global average pool."""
+    """Images (N, 3, H, W) in [0, 1] -> features (N, feature_width). Base of one's own (see pretrain.models.config)."""
+
+    feature_width: int
+
+
+class ResNet(Encoder):
+    """Features after the global average pool."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -92,9 +99,10 @@ class Encoder(nn.Module):
         return torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1)
 
 
-def build_encoder(config: EncoderConfig) -> Encoder:
+def build_encoder(config: EncoderSettings) -> Encoder:
     """Encoder with random weights from torch's default generator (He initialisation, fan out, as in torchvision)."""
-    return Encoder(config)
+    encoder: Encoder = load_object(config.implementation or config.architecture)(config)
+    return encoder
 
 
 def _stem(stem: Literal["imagenet", "strided", "small"], width: int) -> tuple[nn.Conv2d, nn.Module]:

@@ -37,6 +37,13 @@ def convert_sync_batch_norm(module: nn.Module, group: Group = None) -> nn.Module
 
     Parameters, buffers, settings and the keys of the state_dict stay the same. group=None: the default process group at
     the time of each forward, if there is one.
+
+    >>> import torch
+    >>> from pretrain.models import convert_sync_batch_norm
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4))
+    >>> network = convert_sync_batch_norm(network)
+    >>> print(type(network[1]).__name__)
+    SyncBatchNorm
     """
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
         return SyncBatchNorm(module, group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +34,18 @@ class Objective(nn.Module):
 
     The loss is a function of the embeddings of all views alone, so that a batch larger than memory can be embedded in
     parts (see `pretrain.forward_backward`). Whatever depends on how far training is comes in the context.
+    One's own has a ``Config``, its settings (see `pretrain.objectives.settings`).
     """
 
     encoder: Encoder  # what evaluations read
     channels_last: bool = False
     autocast_bf16: bool = False
     group: Group = None  # ranks of the global batch; None: the default process group, if there is one
+
+    @classmethod
+    def build(cls, config: Any, encoder: Encoder, *, classes: int, seed: int) -> Self:
+        """The objective of these settings; one that reads labels or draws numbers takes more than two of them."""
+        return cls(config, encoder)
 
     def embed(self, images: Tensor, context: StepContext) -> Embedded:
         """Images (V * B, 3, S, S) float, view after view -> what the loss takes, and the encoder's features."""

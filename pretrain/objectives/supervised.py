@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,10 @@ from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput
 
 class Supervised(Objective):
     """A linear classifier on the encoder, trained together with it on every view."""
+
+    @classmethod
+    def build(cls, config: Any, encoder: Encoder, *, classes: int, seed: int) -> Supervised:
+        return cls(encoder, classes=classes)
 
     def __init__(self, encoder: Encoder, *, classes: int) -> None:
         super().__init__()

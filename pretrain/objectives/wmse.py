@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from pretrain.data.batch import StepContext
@@ -13,6 +15,10 @@ from pretrain.objectives.config import WMSEConfig
 
 class WMSE(ProjectedObjective):
     """Squared distance of whitened embeddings. The draws of sub-batches are numbered by the training steps."""
+
+    @classmethod
+    def build(cls, config: Any, encoder: Encoder, *, classes: int, seed: int) -> WMSE:
+        return cls(config, encoder, seed=seed)
 
     def __init__(self, config: WMSEConfig, encoder: Encoder, *, seed: int) -> None:
         super().__init__(config.projector, encoder)

@@ -1,14 +1,14 @@
-"""From a name and its numbers to an optimizer."""
+"""From an optimizer's settings to the optimizer."""
 
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
-from pretrain.optim.lars import LARS
+from pretrain.choices import load_object
+from pretrain.optim.config import OptimizerSettings
 
 # Which parameters are decayed and adapted: decided by the type of the module that owns them.
 
@@ -41,25 +41,12 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(
-    module: nn.Module,
-    *,
-    name: Literal["lars", "sgd", "adamw"],
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    trust_coefficient: float,
-    betas: tuple[float, float],
-) -> Optimizer:
+def build_optimizer(module: nn.Module, settings: OptimizerSettings, *, lr: float) -> Optimizer:
     """The optimizer of all parameters that need a gradient; biases and norm parameters are neither decayed nor adapted.
 
-    momentum: LARS and SGD; trust_coefficient: LARS; betas: AdamW. All are multi-tensor and never wait for the device.
+    Ours are multi-tensor and never wait for the device.
     """
-    groups = parameter_groups(module, weight_decay)
-    match name:
-        case "lars":
-            return LARS(groups, lr, momentum=momentum, trust_coefficient=trust_coefficient)
-        case "sgd":
-            return torch.optim.SGD(groups, lr, momentum=momentum, foreach=True)
-        case "adamw":
-            return torch.optim.AdamW(groups, lr, betas=betas, foreach=True)
+    optimizer: Optimizer = load_object(settings.implementation or settings.name)(
+        parameter_groups(module, settings.weight_decay), lr=lr, **settings.arguments()
+    )
+    return optimizer

@@ -27,6 +27,14 @@ class LARS(Optimizer):
 
     params: parameters or groups; a group may set lr, momentum, weight_decay, trust_coefficient, and adapt=False (no
     trust ratio: SGD with momentum, as biases and norm parameters want it). Raises ValueError for values out of range.
+
+    >>> import torch
+    >>> from pretrain.optim import LARS
+    >>> layer = torch.nn.Linear(2, 2)
+    >>> plain = {"params": [layer.bias], "adapt": False}
+    >>> optimizer = LARS([{"params": [layer.weight], "weight_decay": 1e-6}, plain], lr=4.8)
+    >>> layer(torch.ones(1, 2)).sum().backward()
+    >>> optimizer.step()
     """
 
     def __init__(

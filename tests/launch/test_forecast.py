@@ -111,8 +111,8 @@ def test_communication_by_hand() -> None:
     point = resnet50(ranks=32, batch=4096)
     size = model_size(point.config)
     times = communication(point.config, size, across, global_batch_size=4096, micro_batches=1)
-    assert times.embeddings == pytest.approx(16e-6 + 31 / 32 * 4 * 8192 * 128 / 10e9)
-    assert times.row_sums == pytest.approx(2 * (16e-6 + 31 / 32 * 4 * 8192 / 10e9))
+    assert times.gathers == pytest.approx(16e-6 + 31 / 32 * 4 * 8192 * 128 / 10e9)
+    assert times.sums == pytest.approx(2 * (16e-6 + 31 / 32 * 4 * 8192 / 10e9))
     norms = len(size.norm_channels)
     sent = sum(4 * (2 * c + 1) * 32 + 4 * 2 * c * 32 for c in size.norm_channels)
     assert times.batch_norm == pytest.approx(2 * norms * 16e-6 + 31 / 32 * sent / 10e9)
@@ -158,3 +158,16 @@ def test_plan_prints_the_preflight(workplace: Workplace, capsys: pytest.CaptureF
     assert "GPU-hours" in printed
     assert "1,024" in printed
     assert Path(workplace.directory).exists() is False
+
+
+def test_a_plan_says_what_it_could_not_count(workplace: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    from launch.__main__ import main
+
+    encoder = "tests.objectives.own_code:Shallow"
+    target = "target={name: slurm, nodes: 2, ranks_per_node: 8}"
+    own = f"set.encoder={{architecture: '{encoder}'}}"
+    assert main(["plan", str(workplace.study), target, own]) == 0
+    printed = capsys.readouterr().out
+    assert f"{encoder} does not state its layers" in " ".join(printed.split())
+    assert main(["plan", str(workplace.study), target]) == 0
+    assert "does not state its layers" not in capsys.readouterr().out

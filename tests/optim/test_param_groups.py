@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from pretrain.config import PretrainConfig
+from pretrain.configio import validate
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
 from pretrain.optim.build import build_optimizer, parameter_groups
 from pretrain.optim.lars import LARS
 
 NUMBERS: dict[str, Any] = {
-    "lr": 0.3,
     "momentum": 0.8,
     "weight_decay": 0.01,
     "trust_coefficient": 0.002,
@@ -72,7 +73,8 @@ def test_a_module_with_nothing_to_train_is_refused() -> None:
 )
 def test_each_optimizer_gets_its_numbers_and_takes_a_step(name: Any, kind: type, expected: dict[str, Any]) -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    optimizer = build_optimizer(net, name=name, **NUMBERS)
+    settings = validate(PretrainConfig, {"optimizer": {"name": name, **NUMBERS}}, "").optimizer
+    optimizer = build_optimizer(net, settings, lr=0.3)
     assert type(optimizer) is kind
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
     for group in optimizer.param_groups:

@@ -1,0 +1,89 @@
+"""Settings and facts of every optimizer. Torch-free.
+
+A new optimizer is a class here, in ``OPTIMIZERS``; one of torch's needs nothing else, any other a file for the class
+that ``implementation`` names. One's own is an optimizer with a ``Config`` derived from
+OptimizerSettings, named by its dotted path: ``optimizer: {name: "my_package.my_module:Mine"}``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pretrain.choices import OneOf
+from pretrain.configio import Interval, NonNegativeFloat, PositiveFloat, Section
+
+
+class OptimizerSettings(Section):
+    """Base of the settings of every optimizer.
+
+    label: its name in print. implementation: dotted path of ``class(params, lr, **arguments())``; by default the name
+    is that path. state_tensors: how many tensors of its size it keeps for each parameter.
+    """
+
+    label: ClassVar[str] = ""
+    implementation: ClassVar[str] = ""
+    state_tensors: ClassVar[int] = 0
+
+    name: str
+    weight_decay: NonNegativeFloat = 1e-6  # of weights; biases and norm parameters have none
+
+    def arguments(self) -> dict[str, Any]:
+        """What the optimizer is made with, beside parameters, learning rate and weight decay."""
+        return {}
+
+
+class _Shared(OptimizerSettings):
+    """The first three have the same settings, of which each reads its own; fingerprints cover them all."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    trust_coefficient: PositiveFloat = 1e-3  # LARS only
+    betas: Interval = (0.9, 0.999)  # AdamW only
+
+
+class LARSConfig(_Shared):
+    """LARS as in google-research/simclr."""
+
+    label: ClassVar[str] = "LARS"
+    implementation: ClassVar[str] = "pretrain.optim.lars:LARS"
+    state_tensors: ClassVar[int] = 1
+
+    name: Literal["lars"] = "lars"
+
+    def arguments(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, "trust_coefficient": self.trust_coefficient}
+
+
+class SGDConfig(_Shared):
+    """SGD with momentum."""
+
+    label: ClassVar[str] = "SGD"
+    implementation: ClassVar[str] = "torch.optim:SGD"
+    state_tensors: ClassVar[int] = 1
+
+    name: Literal["sgd"] = "sgd"
+
+    def arguments(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, "foreach": True}
+
+
+class AdamWConfig(_Shared):
+    """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+
+    label: ClassVar[str] = "AdamW"
+    implementation: ClassVar[str] = "torch.optim:AdamW"
+    state_tensors: ClassVar[int] = 2
+
+    name: Literal["adamw"] = "adamw"
+
+    def arguments(self) -> dict[str, Any]:
+        return {"betas": self.betas, "foreach": True}
+
+
+OPTIMIZERS: tuple[type[OptimizerSettings], ...] = (LARSConfig, SGDConfig, AdamWConfig)
+
+OptimizerConfig = Annotated[OptimizerSettings, OneOf(OptimizerSettings, *OPTIMIZERS, default="lars")]
+
+# Name in a configuration to name in print.
+OPTIMIZER_LABELS: dict[str, str] = {settings.model_fields["name"].default: settings.label for settings in OPTIMIZERS}

@@ -1,0 +1,143 @@
+"""What objectives say of their losses, memory and messages, against what their losses do."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from pretrain.config import PretrainConfig
+from pretrain.configio import validate
+from pretrain.data.batch import StepContext
+from pretrain.kernels import backend, contrastive_products, contrastive_work
+from pretrain.measure import peak_growth_bytes
+from pretrain.models.config import EncoderConfig
+from pretrain.objectives.build import build_objective
+from pretrain.objectives.config import OBJECTIVES
+from pretrain.objectives.settings import LossBatch, ObjectiveSettings
+from tests.objectives.live_memory import LiveMemory
+from tests.ranks import Ranks
+
+ENCODER = EncoderConfig(architecture="resnet18", width=0.0625)
+TOLERANCE = 0.15
+TILE_ROWS = 128
+
+
+def settings_of(name: str, width: int, **changes: Any) -> ObjectiveSettings:
+    head = {"layers": 1, "hidden_width": 8, "output_width": width, "last_batch_norm": False}
+    heads = {"projector": head} if name != "supervised" else {}
+    heads |= {"predictor": head} if name in ("byol", "simsiam") else {}
+    return validate(PretrainConfig, {"objective": {"name": name, **heads, **changes}}, name).objective
+
+
+def loss_of(settings: ObjectiveSettings, batch: LossBatch, group: Any = None) -> Callable[[], None]:
+    """A function that takes loss and gradient of this rank's embeddings."""
+    objective = build_objective(settings, ENCODER, classes=4, seed=0)
+    objective.group = group
+    width = settings.embedding_width(ENCODER.feature_width)
+    # BYOL and SimSiam embed an image as what predicts and what is predicted.
+    width *= 2 if len(settings.heads) == 2 else 1
+    generator = torch.Generator().manual_seed(dist.get_rank() if group is not None else 0)
+    embeddings = torch.randn(batch.own_rows, width, generator=generator).requires_grad_()
+    labels = torch.zeros(batch.own_rows // 2, dtype=torch.int64)
+
+    def once() -> None:
+        embeddings.grad = None
+        torch.autograd.backward(objective.loss(embeddings, labels, StepContext()).loss)
+
+    return once
+
+
+def counted(group: Any, settings: ObjectiveSettings, batch: LossBatch) -> tuple[int, list[tuple[str, int]]]:
+    """(bytes at the worst moment, kind and float32 numbers of each message)."""
+    once = loss_of(settings, batch, group)
+    messages: list[tuple[str, int]] = []
+
+    def noted(name: str) -> Any:
+        original = getattr(dist, name)
+
+        def call(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            messages.append((name.removesuffix("_into_tensor"), tensor.numel()))
+            return original(tensor, *args, **kwargs)
+
+        return mock.patch.object(dist, name, call)
+
+    products = contrastive_products.products_of
+    if batch.device != "cpu":  # what an accelerator computes with
+        products = contrastive_products.Products
+    peaks = []
+    tiles = mock.patch.object(contrastive_work, "TILE_ROWS_CPU", TILE_ROWS)
+    with tiles, mock.patch.object(backend, "products_of", products), ExitStack() as stack:
+        for name in ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor", "all_gather", "broadcast"):
+            stack.enter_context(noted(name))
+        for _ in range(3):
+            messages.clear()
+            with LiveMemory() as memory:
+                once()
+            peaks.append(memory.peak)
+    # gloo's thread may hold what it has sent for a moment longer.
+    return min(peaks), messages
+
+
+CASES: list[tuple[str, int, int, dict[str, Any]]] = [
+    # name, images on a rank, width of the embeddings, settings
+    ("simclr", 512, 64, {}),
+    ("simclr", 64, 64, {}),
+    ("simclr", 256, 64, {"negatives": 16}),
+    ("simclr", 256, 64, {"negatives": 128, "temperature": 0.01}),
+    ("dcl", 256, 128, {}),
+    ("barlow_twins", 32, 256, {}),
+    ("barlow_twins", 512, 128, {}),
+    ("vicreg", 32, 256, {}),
+    ("vicreg", 512, 128, {}),
+    ("vicreg", 512, 32, {}),
+    ("wmse", 256, 64, {}),
+    ("wmse", 256, 32, {"sub_batch_size": 128}),
+    ("wmse", 256, 64, {"sub_batch_size": 128, "iterations": 3}),
+    ("byol", 256, 64, {}),
+    ("simsiam", 256, 64, {}),
+]
+
+
+def named(value: Any) -> str:
+    return str(value).replace(" ", "")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_memory_and_messages_are_those_of_the_loss(ranks: Ranks, case: Any, size: int, device: str) -> None:
+    name, images, width, changes = case
+    if device == "cuda" and name not in ("simclr", "dcl"):
+        pytest.skip("the same on every device")
+    if device == "cpu" and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("counted for CPUs with AVX-512")
+    settings = settings_of(name, width, **changes)
+    batch = LossBatch(size * images, size, ENCODER.feature_width, device)
+    with mock.patch.multiple(contrastive_work, TILE_ROWS_CPU=TILE_ROWS, TILE_ROWS_ACCELERATOR=TILE_ROWS):
+        forecast = settings.loss_bytes(batch)
+    for found, messages in ranks(size).run(counted, settings, batch):
+        assert forecast == pytest.approx(found, rel=TOLERANCE)
+        expected = [(message.kind, message.numbers) for message in settings.messages(batch)] if size > 1 else []
+        assert messages == expected
+
+
+def test_counted_memory_is_resident_memory() -> None:
+    """Barlow Twins' six matrices, as the kernel sees them."""
+    settings = settings_of("barlow_twins", 3000)  # matrices too large for the heap, which would leave gaps
+    batch = LossBatch(32, 1, ENCODER.feature_width)
+    once = loss_of(settings, batch)
+    once()
+    assert settings.loss_bytes(batch) == pytest.approx(peak_growth_bytes(once), rel=TOLERANCE)
+
+
+def test_every_objective_is_held_to_what_it_says() -> None:
+    names = {settings.model_fields["name"].default for settings in OBJECTIVES}
+    assert names - {case[0] for case in CASES} == {"supervised"}, "whose logits count as nothing"
+    supervised = settings_of("supervised", 0)
+    batch = LossBatch(64, 2, 512)
+    assert supervised.loss_bytes(batch) == 0
+    assert supervised.messages(batch) == ()
