@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.config import FeatureConfig, evaluation_config
+from eval.config import EVALUATIONS, evaluation_class, evaluation_config
 from eval.describe import describe
 from eval.report.command import add_report_arguments
 from eval.result import EvaluationError, Stopwatch, open_evaluation, previous_result
+from eval.schema import parse_result
 from pretrain.errors import ConfigError
 
 EXAMPLES = """examples:
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   python -m eval finetune RUN_DIR 'label_fractions=[0.01, 0.1]' epochs=20
   python -m eval distill RUN_DIR label_fraction=0.1 'student={architecture: resnet18}'
   python -m eval transfer RUN_DIR 'directories=[data/cifar10, data/stl10]'
+  python -m eval my_package.my_module:MyEvaluation RUN_DIR
   python -m eval report runs/quick
   python -m eval report runs/quick runs/longer          (side by side)
   python -m eval report runs/quick --watch 30           (while it runs)"""
@@ -28,8 +30,9 @@ EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the result or the report is there, 1 when it cannot be had, 2 for a bad configuration."""
-    given = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        given = _parser(arguments).parse_args(arguments)
         if given.task == "report":
             from eval.report.command import report_command
 
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eval",
         description="Evaluate the frozen encoder of a run, or build the report of a study.",
@@ -51,15 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
-    for task, text in (
-        ("linear", "logistic regression on frozen features, its L2 chosen without the test set"),
-        ("knn", "k-nearest-neighbours on frozen features"),
-        ("transfer", "logistic regression on features of other data sets"),
-        ("tsne", "a picture of the features, alignment, uniformity, RankMe and effective rank"),
-        ("distill", "a fine-tuned teacher into a smaller student, without labels"),
-        ("export", "the encoder as safetensors, with a model card"),
-        ("finetune", "random, supervised, linear, fine-tuned with few and all labels: one table"),
-    ):
+    own = [arguments[0]] if arguments and ":" in arguments[0] else []
+    for task in [*EVALUATIONS, *own]:
+        text = evaluation_class(task).help
         probe = tasks.add_parser(task, help=text, description=text)
         probe.add_argument("run_directory", type=Path, metavar="RUN_DIR", help="directory that `pretrain` wrote")
         probe.add_argument(
@@ -73,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
     stopwatch = Stopwatch()
     config = evaluation_config(task, overrides)
-    assert isinstance(config, FeatureConfig), "every probe reads features"
     evaluation = open_evaluation(task, run_directory, config)
     # The model card tells what has been measured so far: it is written again each time.
     result = None if task == "export" else previous_result(evaluation)
@@ -83,9 +79,10 @@ def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
 
         stopwatch.lap("import")
         try:
-            result = evaluate(evaluation, stopwatch)
+            measured = evaluate(evaluation, stopwatch)
         except CheckpointError as error:
             raise EvaluationError(str(error)) from error
+        result = parse_result(measured) if measured is not None else None
     if result is not None:
         print(f"{task} evaluation in {evaluation.result_path}\n{describe(result)}")
     return 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from pretrain.choices import load_object, settings_class
 from pretrain.config import EncoderConfig, fingerprint
 from pretrain.configio import (
     FilePath,
@@ -22,9 +23,8 @@ from pretrain.configio import (
 )
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
-TASKS = ("linear", "knn", "finetune", "transfer", "tsne", "distill", "export")
-# What several ranks may do together.
-SHARED_TASKS = ("linear", "knn", "finetune", "transfer", "distill")
+if TYPE_CHECKING:
+    from eval.subject import Subject
 
 # Half decades; the mean cross-entropy is penalised by l2/2 * |W|^2.
 DEFAULT_L2 = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
@@ -40,10 +40,27 @@ Initialisation = Literal["pretrained", "random"]
 
 
 class FeatureConfig(Section):
-    """Which images of which splits, and how they pass through the frozen encoder.
+    """An evaluation: its settings, and what the commands must know of it. Base of every one, yours included.
 
+    The settings here say which images of which splits are used, and how they pass through the frozen encoder;
     ``directory``, ``train_split`` and ``size_px`` are those of the run itself where they are null.
+
+    One of your own needs no change here: ``python -m eval my_package.my_module:Sharpness RUN_DIR threshold=0.2``, or
+    ``task: my_package.my_module:Sharpness`` among a study's probes, with
+
+        class Sharpness(FeatureConfig):
+            help: ClassVar[str] = "how sharply the features tell neighbours apart"
+            threshold: float = 0.1
+
+            def evaluate(self, subject):                 # subject: eval.subject.Subject
+                train, test, classes = subject.features()
+                return subject.write({"top1": ...}, data={"test_images": len(test.x_ND)})
     """
+
+    help: ClassVar[str] = ""  # one line for --help
+    label: ClassVar[str] = ""  # in print; the task's name where it says enough
+    shared: ClassVar[bool] = False  # several ranks may do it together: see `eval.shared_features`
+    runs: ClassVar[str] = ""  # package.module:function that does it, imported when it is needed
 
     directory: FilePath | None = None
     train_split: str | None = None
@@ -55,6 +72,16 @@ class FeatureConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cache: bool = True  # keep the features below the run's directory
     allow_unfinished: bool = False  # evaluate the newest checkpoint of a run that has no result
+
+    def evaluate(self, subject: Subject) -> dict[str, Any]:
+        """Do the evaluation and return its result, which `Subject.write` makes and writes."""
+        result: dict[str, Any] = load_object(self.runs)(subject, self)
+        return result
+
+    @property
+    def trains_on_images(self) -> bool:
+        """Whether all ranks do all of it together; else they share the extraction of features alone."""
+        return False
 
     @model_validator(mode="after")
     def _two_splits(self) -> FeatureConfig:
@@ -101,6 +128,11 @@ class LinearConfig(ProbeConfig):
     protocol: ``lbfgs`` minimises the L2-regularised multinomial logistic loss exactly; ``sgd`` is SimCLR's.
     """
 
+    help: ClassVar[str] = "logistic regression on frozen features, its L2 chosen without the test set"
+    label: ClassVar[str] = "Linear probe"
+    shared: ClassVar[bool] = True
+    runs: ClassVar[str] = "eval.tasks.probe:evaluate_linear"
+
     protocol: Literal["lbfgs", "sgd"] = "lbfgs"
     sgd: SgdSettings = SgdSettings()  # of that protocol; l2, standardize, max_iterations, tolerance are of the other
     l2: Annotated[tuple[PositiveFloat, ...], Several] = DEFAULT_L2
@@ -112,9 +144,19 @@ class LinearConfig(ProbeConfig):
     knn: bool = True  # report k-nearest-neighbours on the same features
     neighbours: NeighbourSettings = NeighbourSettings()
 
+    @property
+    def trains_on_images(self) -> bool:
+        """SimCLR's protocol passes augmented images through the encoder in every epoch."""
+        return self.protocol == "sgd" and self.sgd.augmented
+
 
 class KnnConfig(ProbeConfig):
     """k-nearest-neighbours alone: nothing is trained."""
+
+    help: ClassVar[str] = "k-nearest-neighbours on frozen features"
+    label: ClassVar[str] = "Nearest neighbours"
+    shared: ClassVar[bool] = True
+    runs: ClassVar[str] = "eval.tasks.probe:evaluate_knn"
 
     neighbours: NeighbourSettings = NeighbourSettings()
 
@@ -139,6 +181,10 @@ class FinetuneConfig(FeatureConfig):
     weight decays is a grid, whose best is chosen on a held-out part of the labelled images; the last epoch is reported.
     """
 
+    help: ClassVar[str] = "random, supervised, linear, fine-tuned with few and all labels: one table"
+    shared: ClassVar[bool] = True
+    runs: ClassVar[str] = "eval.tasks.finetune:evaluate_finetune"
+
     label_fractions: Annotated[tuple[LabelFraction, ...], Several] = (0.01, 0.1, 1.0)  # equally many of each class
     initialisations: Annotated[tuple[Initialisation, ...], Several] = ("random", "pretrained")
     methods: Annotated[tuple[Literal["linear", "finetune"], ...], Several] = ("linear", "finetune")
@@ -156,6 +202,10 @@ class FinetuneConfig(FeatureConfig):
         """Epochs over so large a part of the labels."""
         return self.epochs or (60 if label_fraction < 0.1 else 30)
 
+    @property
+    def trains_on_images(self) -> bool:
+        return True
+
 
 class TransferConfig(ProbeConfig):
     """Logistic regression on the encoder's features of other data sets, each in a directory of its own.
@@ -163,6 +213,10 @@ class TransferConfig(ProbeConfig):
     train_split and test_split are theirs ("train" where null). validation_split: chooses the L2 and is then fitted too;
     null: a held-out part of the training images does. train_images: of each data set.
     """
+
+    help: ClassVar[str] = "logistic regression on features of other data sets"
+    shared: ClassVar[bool] = True
+    runs: ClassVar[str] = "eval.tasks.transfer:evaluate_transfer"
 
     directories: Annotated[tuple[FilePath, ...], Several]
     validation_split: str | None = None
@@ -187,6 +241,9 @@ class TransferConfig(ProbeConfig):
 class TsneConfig(ProbeConfig):
     """A picture of the features of test images, and how they lie on the sphere; no classifier is trained."""
 
+    help: ClassVar[str] = "a picture of the features, alignment, uniformity, RankMe and effective rank"
+    runs: ClassVar[str] = "eval.tasks.tsne:evaluate_tsne"
+
     checkpoints: Literal["newest", "all"] = "newest"  # that the run kept
     images: Annotated[int, Field(ge=2)] = 2000  # of the test split, a fixed subset
     perplexity: Annotated[float, Field(gt=1)] = 30.0
@@ -200,6 +257,10 @@ class DistillConfig(FeatureConfig):
     student: its encoder; null: the teacher's at half the width. train_images: how many images it learns from.
     """
 
+    help: ClassVar[str] = "a fine-tuned teacher into a smaller student, without labels"
+    shared: ClassVar[bool] = True
+    runs: ClassVar[str] = "eval.tasks.distill:evaluate_distill"
+
     teacher: FilePath | None = None
     label_fraction: LabelFraction = 0.1
     student: EncoderConfig | None = None
@@ -211,10 +272,28 @@ class DistillConfig(FeatureConfig):
     labels_only: bool = True  # the same student from the teacher's labels alone, for comparison
     seed: Seed = 0  # of the order, the augmentation and the student's first weights
 
+    @property
+    def trains_on_images(self) -> bool:
+        return True
+
 
 class ExportConfig(FeatureConfig):
     """The encoder as safetensors with a model card: nothing is measured."""
 
+    help: ClassVar[str] = "the encoder as safetensors, with a model card"
+    runs: ClassVar[str] = "eval.tasks.export:evaluate_export"
+
+
+# A new evaluation is its settings above, a line here, and the file that `runs` names.
+EVALUATIONS: dict[str, type[FeatureConfig]] = {
+    "linear": LinearConfig,
+    "knn": KnnConfig,
+    "transfer": TransferConfig,
+    "tsne": TsneConfig,
+    "distill": DistillConfig,
+    "export": ExportConfig,
+    "finetune": FinetuneConfig,
+}
 
 # What changes the speed of an evaluation, or what is kept of it, but not its result.
 _SPEED_ONLY = ("batch_size", "workers", "device", "cache", "allow_unfinished")
@@ -222,7 +301,7 @@ _SPEED_ONLY = ("batch_size", "workers", "device", "cache", "allow_unfinished")
 _AS_ALWAYS: dict[str, Any] = {"initialisation": "pretrained", "protocol": "lbfgs"}
 
 
-def evaluation_config(task: str, overrides: Sequence[str]) -> BaseModel:
+def evaluation_config(task: str, overrides: Sequence[str]) -> FeatureConfig:
     """Configuration of ``task`` from ``key=value`` overrides; ``config=FILE`` reads a YAML file before all others.
 
     Raises ConfigError where the task does not exist or a setting is wrong.
@@ -233,7 +312,7 @@ def evaluation_config(task: str, overrides: Sequence[str]) -> BaseModel:
         raise ConfigError("command line", [Problem("config", f"got {len(files)} files, expected one")])
     base = read_yaml(Path(files[0])) if files else {}
     source = files[0] if files and not others else f"eval {task}"
-    return validate(_schema(task), apply_overrides(base, others), source)
+    return validate(evaluation_class(task), apply_overrides(base, others), source)
 
 
 def evaluation_fingerprint(task: str, config: BaseModel) -> str:
@@ -257,22 +336,20 @@ def result_settings(config: BaseModel) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _SPEED_ONLY}
 
 
-def _schema(task: str) -> type[FeatureConfig]:
-    match task:
-        case "linear":
-            return LinearConfig
-        case "knn":
-            return KnnConfig
-        case "finetune":
-            return FinetuneConfig
-        case "transfer":
-            return TransferConfig
-        case "tsne":
-            return TsneConfig
-        case "distill":
-            return DistillConfig
-        case "export":
-            return ExportConfig
-        case _:
-            wanted = f"expected one of {', '.join(TASKS)}{did_you_mean(task, TASKS)}"
-            raise ConfigError("command line", [Problem("task", f"got '{task}', {wanted}")])
+def evaluation_class(task: str) -> type[FeatureConfig]:
+    """Settings of a task: ours by its name, anybody's own by ``package.module:Class``.
+
+    Raises ConfigError where there is no such task.
+    """
+    if task in EVALUATIONS:
+        return EVALUATIONS[task]
+    if ":" not in task:
+        known = f"{', '.join(EVALUATIONS)}, or package.module:Class of your own"
+        message = f"got '{task}', expected one of {known}{did_you_mean(task, EVALUATIONS)}"
+        raise ConfigError("command line", [Problem("task", message)])
+    try:
+        found = settings_class(task, FeatureConfig)
+    except ValueError as error:
+        raise ConfigError("command line", [Problem("task", str(error))]) from error
+    assert issubclass(found, FeatureConfig), "settings_class has looked"
+    return found

@@ -11,7 +11,7 @@ import torch
 from eval.config import Initialisation
 from eval.result import EvaluationError
 from pretrain.checkpoint import newest_checkpoint, read_checkpoint
-from pretrain.config import PretrainConfig
+from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.configio import validate
 from pretrain.models.config import EncoderSettings
 from pretrain.models.encoder import Encoder, build_encoder
@@ -58,6 +58,9 @@ def load_encoder(
     if path is None:
         raise EvaluationError(f"{run.path} has no checkpoint in {run.checkpoints.name}/: nothing to evaluate")
     content = read_checkpoint(path)
+    expected = run_fingerprint(config)
+    if content["fingerprint"] != expected:
+        raise EvaluationError(f"{path} is of run {content['fingerprint']}, expected {expected}, that of {run.config}")
     trained = validate(PretrainConfig, _plain(content["config"]), f"configuration in {path}")
     if trained.encoder != config.encoder:
         raise EvaluationError(f"{path} holds another encoder than {run.config}: {trained.encoder} != {config.encoder}")

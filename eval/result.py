@@ -1,29 +1,6 @@
 """One evaluation of one run: refuse, reuse or do it, and write its result.json last and whole. Torch-free.
 
-Every result has task, fingerprint, run {fingerprint, step, checkpoint, finished}, data, settings, inputs
-{file: SHA-256}, seconds, environment. It is made again once its inputs have changed.
-Accuracies are in percent, losses mean cross-entropies in nats, learning rates base rates; a number that could not be
-had is null. Beside them, by task:
-
-CLASSIFIER  top1, top1_interval [low, high] (Wilson, 95 %), top5 (null up to 5 classes), per_class_mean, per_class,
-            test_loss, train_top1, train_loss, confusion [class][guess] (null above 100 classes)
-CURVES      epoch, train_loss, train_top1, test_loss, test_top1: lists, an entry each epoch. The test columns are a
-            record; nothing is chosen by them. ``reported`` says which epoch the CLASSIFIER is of: the last.
-
-linear      CLASSIFIER, protocol, hyperparameters, grid [{.., held_out, held_out_loss, train_loss}], knn_top1,
-            knn_plain_top1; lbfgs: l2, iterations, converged; sgd: learning_rate, weight_decay, epochs, batch_size,
-            augmented, heads, curves CURVES, reported
-knn         knn_top1 (weighted), knn_plain_top1
-finetune    rows [CLASSIFIER, name (random | supervised | linear | fine-tuned), method, initialisation, label_fraction,
-            images, hyperparameters, grid; fine-tuned ones: epochs, curves CURVES, reported]
-transfer    rows [CLASSIFIER, name, directory, train_images, test_images, classes, class_names, validation, l2, grid,
-            ..], mean_top1, mean_per_class
-tsne        rows [step, checkpoint, epoch, alignment, uniformity, rankme, effective_rank, features, images,
-            kl_divergence, picture, points (files beside the result)], and the newest row's numbers at the top
-distill     student {CLASSIFIER, architecture, width, parameters}, teacher {top1, label_fraction, parameters, file, ..},
-            agreement, labels_only {CLASSIFIER, images, epochs} or null, temperature, images, epochs, curves
-            (train_top1: agreement with the teacher), reported
-export      files {name: {bytes, sha256}}, parameters, torchvision (name or null), torchvision_reason, numbers
+What a result says is in `eval.schema`. It is made again once its inputs have changed.
 """
 
 from __future__ import annotations
@@ -36,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.config import FeatureConfig, evaluation_fingerprint, result_settings
+from eval.schema import VERSION, EvaluationResult, RunResult, parse_result, read_evaluation, read_run_result
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.configio import load
-from pretrain.rundir import RunDirectory, environment, read_json, write_json
-
-# What cannot be evaluated, said to a person. Torch-free.
+from pretrain.rundir import RunDirectory, environment, write_json
 
 
 class EvaluationError(RuntimeError):
@@ -81,24 +57,21 @@ def open_evaluation(task: str, run_directory: Path, config: FeatureConfig) -> Ev
     return Evaluation(task, run, load(PretrainConfig, run.config), config)
 
 
-def previous_result(evaluation: Evaluation) -> dict[str, Any] | None:
+def previous_result(evaluation: Evaluation) -> EvaluationResult | None:
     """The result of the same evaluation of the same finished run; None where there is none to go by."""
-    try:
-        result = read_json(evaluation.result_path)
-    except (FileNotFoundError, ValueError):
+    training = read_run_result(evaluation.run, run_fingerprint(evaluation.run_config))
+    if not isinstance(training, RunResult):
         return None
-    run = result.get("run", {}) if isinstance(result, dict) else {}
-    same = run.get("fingerprint") == run_fingerprint(evaluation.run_config)
-    if not same or not run.get("finished") or not evaluation.run.finished():
+    result = read_evaluation(evaluation.result_path, training)
+    if not isinstance(result, EvaluationResult) or _changed(result.inputs):
         return None
-    return None if _changed(result.get("inputs")) else dict(result)
+    return result
 
 
-def _changed(inputs: Any) -> bool:
+def _changed(inputs: Mapping[str, str]) -> bool:
     """Whether a file is no longer what the result was made of; one that is gone cannot tell."""
-    known = inputs if isinstance(inputs, dict) else {}
-    present = [path for path in map(Path, known) if path.is_file()]
-    return any(digest != known[path] for path, digest in digests(present).items())
+    present = [path for path in map(Path, inputs) if path.is_file()]
+    return any(digest != inputs[path] for path, digest in digests(present).items())
 
 
 def digests(paths: Iterable[Path]) -> dict[str, str]:
@@ -125,6 +98,7 @@ def write_result(
     inputs: files beside the run that it depends on.
     """
     result = {
+        "version": VERSION,
         "task": evaluation.task,
         "fingerprint": evaluation_fingerprint(evaluation.task, evaluation.config),
         **measured,
@@ -135,6 +109,7 @@ def write_result(
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "environment": environment(),
     }
+    parse_result(result)  # what is written can be read
     if writes:
         write_json(evaluation.result_path, result)
     return result

@@ -12,16 +12,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from eval.config import (
-    SHARED_TASKS,
-    DistillConfig,
-    FeatureConfig,
-    FinetuneConfig,
-    KnnConfig,
-    LinearConfig,
-    ProbeConfig,
-    TransferConfig,
-)
+from eval.config import KnnConfig, LinearConfig, ProbeConfig, TransferConfig
 from eval.encoder import load_encoder
 from eval.features import (
     Features,
@@ -37,20 +28,13 @@ from pretrain.dist import World, agree_on
 from pretrain.rundir import RunDirectory
 
 
-def trains_on_images(config: FeatureConfig) -> bool:
-    """Whether all ranks do the whole evaluation together."""
-    if isinstance(config, LinearConfig):
-        return config.protocol == "sgd" and config.sgd.augmented
-    return isinstance(config, FinetuneConfig | DistillConfig)
-
-
 def share_features(evaluation: Evaluation, world: World) -> None:
     """Fill the run's cache with the features that ``evaluation`` needs. Collective: every rank calls this.
 
     Raises EvaluationError where the task uses one process, or nothing may be kept.
     """
     config = evaluation.config
-    if evaluation.task not in SHARED_TASKS:
+    if not config.shared:
         raise EvaluationError(f"{evaluation.task} runs in one process; got {world.size} ranks")
     if not config.cache:
         raise EvaluationError(f"{world.size} ranks share features through the run's cache; got cache=false")

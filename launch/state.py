@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from eval.schema import EvaluationResult, Refused, RunResult, read_evaluation, read_run_result
 from eval.study_manifest import Point, Probe, StudyManifest
 from pretrain.configio import Section, validate
 from pretrain.rundir import RunDirectory, read_json, write_json
@@ -107,18 +108,32 @@ def probe_stage(probe: Probe) -> str:
 
 def trained(run: RunDirectory, point: Point) -> bool:
     """True when the point's run has its result. Raises ValueError where the file is damaged or another run's."""
-    result = read_result(run.result)
-    if result is None:
+    return _run_result(run, point) is not None
+
+
+def _run_result(run: RunDirectory, point: Point) -> RunResult | None:
+    result = read_run_result(run, point.fingerprint)
+    if isinstance(result, Refused):
+        raise ValueError(str(result))
+    return result
+
+
+def evaluated(run: RunDirectory, point: Point, probe: Probe) -> bool:
+    """True when the evaluation of the point's finished run has its result; one that does not count is done again."""
+    training = read_run_result(run, point.fingerprint)
+    if not isinstance(training, RunResult):
         return False
-    if result.get("fingerprint") != point.fingerprint:
-        given = result.get("fingerprint")
-        raise ValueError(f"{run.result} is the result of run {given}, expected {point.fingerprint}; move it away")
-    return True
+    found = read_evaluation(run.evaluation(probe.task, probe.fingerprint) / "result.json", training)
+    # A damaged one is a person's to look at: it is reported as a failure, and not written over.
+    return isinstance(found, EvaluationResult) or (isinstance(found, Refused) and found.damaged)
 
 
-def evaluated(run: RunDirectory, probe: Probe) -> bool:
-    """True when the evaluation has its result."""
-    return (run.evaluation(probe.task, probe.fingerprint) / "result.json").is_file()
+def _evaluation(run: RunDirectory, training: RunResult, probe: Probe) -> EvaluationResult | None:
+    """None where there is none that counts. Raises ValueError where it is damaged."""
+    found = read_evaluation(run.evaluation(probe.task, probe.fingerprint) / "result.json", training)
+    if isinstance(found, Refused) and found.damaged:
+        raise ValueError(str(found))
+    return found if isinstance(found, EvaluationResult) else None
 
 
 def study_states(directory: Path, manifest: StudyManifest, records: Records = read_record) -> list[PointState]:
@@ -132,31 +147,45 @@ def point_state(
     """State of one point, from its files and what ``records`` know."""
     run = RunDirectory(study_directory / point.directory)
     try:
-        return _finished(run, point, probes, records) if trained(run, point) else _unfinished(run, point, records)
+        training = _run_result(run, point)
+        if training is None:
+            return _unfinished(run, point, records)
+        return _finished(run, point, training, probes, records)
     except ValueError as error:
         return PointState(point, "failed", detail=str(error), damaged=True)
 
 
-def _finished(run: RunDirectory, point: Point, probes: Sequence[Probe], records: Records) -> PointState:
-    result = read_result(run.result) or {}
-    keys = ("total_steps", "images_per_second", "train_seconds", "restarts")
-    numbers: dict[str, Any] = {key: result.get(key) for key in keys}
-    numbers |= {
-        "host": _progress(run).get("host"),
-        "step": result.get("total_steps"),
-        "updated": run.result.stat().st_mtime,
-    }
-    numbers["loss"] = (result.get("final") or {}).get("loss", _progress(run).get("loss"))
+def _finished(
+    run: RunDirectory, point: Point, training: RunResult, probes: Sequence[Probe], records: Records
+) -> PointState:
+    progress = _progress(run)
     stage: Stage = "finished"
     detail = ""
+    top1 = knn_top1 = None
     for probe in probes:
-        found = read_result(run.evaluation(probe.task, probe.fingerprint) / "result.json")
-        if found is None and stage == "finished":
-            record = records(run.path, probe_stage(probe))
-            stage, detail = _stage_of(record, idle="trained", busy="evaluating"), _detail(record)
-        elif found is not None:
-            numbers |= {key: found[key] for key in ("top1", "knn_top1") if found.get(key) is not None}
-    return PointState(point, stage, detail, **numbers)
+        found = _evaluation(run, training, probe)
+        if found is None:
+            if stage == "finished":
+                record = records(run.path, probe_stage(probe))
+                stage, detail = _stage_of(record, idle="trained", busy="evaluating"), _detail(record)
+        elif found.initialisation == "pretrained":  # a random encoder's accuracy is not what the point reached
+            top1 = getattr(found, "top1", None) if top1 is None else top1
+            knn_top1 = getattr(found, "knn_top1", None) if knn_top1 is None else knn_top1
+    return PointState(
+        point,
+        stage,
+        detail,
+        step=training.total_steps,
+        total_steps=training.total_steps,
+        images_per_second=training.images_per_second,
+        train_seconds=training.train_seconds,
+        restarts=training.restarts,
+        loss=training.final.get("loss", progress.get("loss")),
+        host=progress.get("host"),
+        updated=run.result.stat().st_mtime,
+        top1=top1,
+        knn_top1=knn_top1,
+    )
 
 
 def _unfinished(run: RunDirectory, point: Point, records: Records) -> PointState:

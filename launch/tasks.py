@@ -83,7 +83,7 @@ def missing_tasks(graph: StudyGraph) -> list[Task]:
     tasks = []
     for point in order:
         run, name = graph.run(point), point.entry.name
-        probes = [probe for probe in graph.manifest.probes if not evaluated(run, probe)]
+        probes = [probe for probe in graph.manifest.probes if not evaluated(run, point.entry, probe)]
         done = trained(run, point.entry)
         if done and not probes:
             continue

@@ -40,6 +40,7 @@ LAUNCH_MAY_IMPORT = {
     "pretrain.preemption",
     "pretrain.data.catalog",
     "eval.config",
+    "eval.schema",
     "eval.study_manifest",
 }
 

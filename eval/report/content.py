@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eval.config import EVALUATIONS
 from eval.report import sentences
 from eval.report.evaluations import evaluations
 from eval.report.factors import views
@@ -14,7 +15,6 @@ from eval.report.format import (
     DATASETS,
     ENCODERS,
     METHODS,
-    TASKS,
     listed,
     many,
     setting,
@@ -73,7 +73,10 @@ def make_report(*studies: StudyRecord) -> Report:
     found = evaluations(studies)
     rest = [
         published_section(keys),
-        protocols_section(found, {probe.fingerprint for study in studies for probe in study.manifest.probes}),
+        protocols_section(
+            evaluations(studies, random=True),
+            {probe.fingerprint for study in studies for probe in study.manifest.probes},
+        ),
         classes_section(studies, found),
         probe_curves_section(found),
         features_section(found),
@@ -134,7 +137,7 @@ def _facts(study: StudyRecord) -> tuple[tuple[str, str], ...]:
     if config.get("epochs") is not None and not _varies_in_questions(study, "epochs"):
         facts.append(("Epochs", setting(config["epochs"])))
     facts.append(("Seeds", ", ".join(map(str, seeds))))
-    facts.append(("Evaluation", ", ".join(_named(TASKS, probe.task) for probe in study.manifest.probes) or DASH))
+    facts.append(("Evaluation", ", ".join(_evaluation(probe.task) for probe in study.manifest.probes) or DASH))
     return tuple(facts)
 
 
@@ -145,3 +148,8 @@ def _varies_in_questions(study: StudyRecord, key: str) -> bool:
 
 def _named(names: dict[str, str], value: object) -> str:
     return names.get(str(value), str(value))
+
+
+def _evaluation(task: str) -> str:
+    known = EVALUATIONS.get(task)
+    return (known.label if known is not None else "") or task

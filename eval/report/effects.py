@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.report.factors import NO_FACTOR
-from eval.report.records import StudyRecord, number
+from eval.report.records import StudyRecord
 from eval.report.statistics import (
     REMARKABLE,
     Condition,
@@ -25,6 +25,7 @@ from eval.report.statistics import (
     student_t,
     studentized_range,
 )
+from eval.schema import finite
 
 TURNS = 241  # places at which a line may turn flat
 # More of these is what one pays for: where does it stop to help? A temperature has a best value, not an end.
@@ -184,7 +185,7 @@ def _share(
 
 def _common(study: StudyRecord, conditions: Sequence[Condition], key: str) -> float | None:
     """The one number that all points have for ``key``; None where they differ or it is 0."""
-    values = {number(r.point.plan.get(key, study.value(r, key))) for c in conditions for r in c.records}
+    values = {finite(r.point.plan.get(key, study.value(r, key))) for c in conditions for r in c.records}
     return (values.pop() or None) if len(values) == 1 else None
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from eval.report.format import named, setting
 from eval.report.records import PointRecord, StudyRecord
-
-# What a point is called among those of its study.
+from eval.schema import EvaluationResult
 
 
 def settings_label(record: PointRecord, study: StudyRecord) -> str:
@@ -40,18 +38,17 @@ def short(key: str) -> str:
 
 
 # (setting, run, result) of each evaluation.
-Found = Sequence[tuple[str, PointRecord, dict[str, Any]]]
+Found = Sequence[tuple[str, PointRecord, EvaluationResult]]
 
 
-def evaluations(studies: Sequence[StudyRecord]) -> Found:
-    """All evaluations of trained runs, in the studies' order."""
-    return [(setting, record, result) for setting, record in _records(studies) for result in _own(record)]
-
-
-def rows_of(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a result that has several."""
-    rows = result.get("rows")
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+def evaluations(studies: Sequence[StudyRecord], *, random: bool = False) -> Found:
+    """All evaluations of trained encoders, in the studies' order; with ``random`` those of random encoders too."""
+    return [
+        (setting, record, result)
+        for setting, record in _records(studies)
+        for result in record.evaluations
+        if random or result.initialisation == "pretrained"
+    ]
 
 
 def _records(studies: Sequence[StudyRecord]) -> Iterable[tuple[str, PointRecord]]:
@@ -59,16 +56,3 @@ def _records(studies: Sequence[StudyRecord]) -> Iterable[tuple[str, PointRecord]
         for record in study.points.values():
             label = settings_label(record, study)
             yield (f"{study.label}: {label}" if len(studies) > 1 else label), record
-
-
-def _own(record: PointRecord) -> list[dict[str, Any]]:
-    """Evaluations of this run's end: not those of a run that lay here before, nor of an unfinished one."""
-    if not record.training:
-        return []
-    runs = ((result, result.get("run")) for result in record.evaluations)
-    return [
-        result
-        for result, run in runs
-        if not isinstance(run, dict)
-        or (run.get("finished", True) and run.get("fingerprint", record.point.fingerprint) == record.point.fingerprint)
-    ]

@@ -103,7 +103,6 @@ def size(number_of_bytes: float | None) -> str:
 METHODS = OBJECTIVE_LABELS
 DATASETS = {name: source.label for name, source in SOURCES.items() if source.label}
 ENCODERS = {f"resnet{depth}": f"ResNet-{depth}" for depth in (18, 34, 50, 101)}
-TASKS = {"linear": "Linear probe", "knn": "Nearest neighbours"}
 QUANTITIES = {
     "global_batch_size": "Batch size (images)",
     "negatives_per_anchor": "Negatives per anchor",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from eval.schema import EvaluationResult, Refused, RunResult, finite, read_evaluations, read_run_result
 from eval.study_manifest import Point, Probe, StudyManifest, read_manifest
 from pretrain.configio import flatten, read_yaml
 from pretrain.errors import ConfigError, Problem
@@ -33,15 +33,20 @@ class PointRecord:
     top1_interval: tuple[float, float] | None = None
     measured: dict[str, float | None] = field(default_factory=dict)  # PROBE_NUMBERS, first probe that has each
     probe_seconds: float | None = None
-    training: dict[str, Any] = field(default_factory=dict)  # result.json of the run
+    training: RunResult | None = None  # result.json of the run
     environment: dict[str, Any] = field(default_factory=dict)  # of its last start
     config: dict[str, Any] = field(default_factory=dict)  # dotted keys of what it ran, or will run, with
-    evaluations: tuple[dict[str, Any], ...] = ()  # every readable result.json below eval/, the study's probes or not
+    evaluations: tuple[EvaluationResult, ...] = ()  # of this run's end, the study's probes or not
+    refused: tuple[Refused, ...] = ()  # results that are there and do not count
     curves: tuple[dict[str, Any], ...] = ()  # rows of metrics.jsonl
 
     @property
     def name(self) -> str:
         return self.point.name
+
+    def trained(self, name: str) -> float | None:
+        """A number of the run's own result; None before it has one."""
+        return finite(getattr(self.training, name, None))
 
 
 @dataclass(frozen=True)
@@ -128,50 +133,50 @@ def collect_all(directories: Sequence[Path]) -> list[StudyRecord]:
     return [replace(study, label=str(text)) for study, text in zip(studies, labels)]
 
 
-def number(value: Any) -> float | None:
-    """``value`` where it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def _record(study: Path, point: Point, probes: tuple[Probe, ...]) -> PointRecord:
     run = RunDirectory(study / point.directory)
-    problems: list[str] = []
-    training = _json(run.result, problems)
-    if training is not None and training.get("fingerprint", point.fingerprint) != point.fingerprint:
-        problems.append(f"{run.result.name} belongs to another run ({training['fingerprint']})")
-        training = None
-    results = [_json(run.evaluation(probe.task, probe.fingerprint) / "result.json", problems) for probe in probes]
-    of_this_run = [result if _of_trained_encoder(result) else None for result in results]
-    measured = _measured(of_this_run)
+    read = read_run_result(run, point.fingerprint)
+    training = read if isinstance(read, RunResult) else None
+    evaluations, refused = read_evaluations(run, training) if training is not None else ((), ())
+    asked = [run.evaluation(probe.task, probe.fingerprint) for probe in probes]
+    results = [next((found for found in evaluations if found.directory == place), None) for place in asked]
+    trained = [found for found in results if found is not None and found.initialisation == "pretrained"]
+    measured = _measured(trained)
     metric = "top1" if any(probe.task == "linear" for probe in probes) or not probes else "knn_top1"
-    first = next((r for r in of_this_run if r is not None and number(r.get(metric)) is not None), None)
+    first = next((found for found in trained if getattr(found, metric, None) is not None), None)
     status, detail = _status(run, training, probes, results, measured[metric])
-    if problems and status != "finished":
-        status, detail = "failed", "; ".join(problems)
+    against = [read] if isinstance(read, Refused) else []
+    against += [found for found in refused if found.path.parent in asked]
+    if against and status != "finished":
+        damaged = any(found.damaged for found in against)
+        status, detail = "failed" if damaged else status, "; ".join(_short(found, run) for found in against)
     finished = status == "finished"
     return PointRecord(
         point=point,
         status=status,
         detail=detail,
         top1=measured[metric] if finished else None,
-        top1_interval=_interval(first) if finished else None,
-        measured=measured if training is not None else dict.fromkeys(PROBE_NUMBERS),
-        probe_seconds=number(((first or {}).get("seconds") or {}).get("total")),
-        training=training or {},
+        top1_interval=getattr(first, "top1_interval", None) if finished else None,
+        measured=measured,
+        probe_seconds=first.seconds.get("total") if first is not None else None,
+        training=training,
         environment=_environment(run),
         config=_config(run),
-        evaluations=_evaluations(run),
+        evaluations=evaluations,
+        refused=refused,
         curves=_curves(run),
     )
 
 
+def _short(found: Refused, run: RunDirectory) -> str:
+    return f"{found.path.relative_to(run.path)} {found.why}"
+
+
 def _status(
     run: RunDirectory,
-    training: dict[str, Any] | None,
+    training: RunResult | None,
     probes: tuple[Probe, ...],
-    results: list[dict[str, Any] | None],
+    results: list[EvaluationResult | None],
     accuracy: float | None,
 ) -> tuple[Status, str]:
     if training is None:
@@ -189,7 +194,7 @@ def _status(
 
 
 def _untrained(run: RunDirectory) -> tuple[Status, str]:
-    progress = _json(run.progress, []) or {}
+    progress = _json(run.progress) or {}
     step, total = progress.get("step"), progress.get("total_steps")
     where = f" at step {step:,} of {total:,}" if isinstance(step, int) and isinstance(total, int) else ""
     launched = _launched(run, "train")
@@ -204,33 +209,21 @@ def _untrained(run: RunDirectory) -> tuple[Status, str]:
 
 def _launched(run: RunDirectory, stage: str) -> dict[str, Any]:
     """What the launcher noted of the latest start of a stage."""
-    return _json(run.path / "logs" / f"{stage}.json", []) or {}
+    return _json(run.path / "logs" / f"{stage}.json") or {}
 
 
-def _of_trained_encoder(result: dict[str, Any] | None) -> bool:
-    """False for an evaluation that drew the encoder again: that is a baseline, not what the point reached."""
-    return ((result or {}).get("settings") or {}).get("initialisation") != "random"
-
-
-def _measured(results: list[dict[str, Any] | None]) -> dict[str, float | None]:
+def _measured(results: Sequence[EvaluationResult]) -> dict[str, float | None]:
+    """Each number of the first evaluation that has it."""
     found: dict[str, float | None] = dict.fromkeys(PROBE_NUMBERS)
     for result in results:
         for name in PROBE_NUMBERS:
-            if result is not None and found[name] is None:
-                found[name] = number(result.get(name))
+            if found[name] is None:
+                found[name] = getattr(result, name, None)
     return found
 
 
-def _interval(result: dict[str, Any] | None) -> tuple[float, float] | None:
-    pair = (result or {}).get("top1_interval")
-    if not isinstance(pair, list) or len(pair) != 2:
-        return None
-    low, high = number(pair[0]), number(pair[1])
-    return None if low is None or high is None else (low, high)
-
-
 def _environment(run: RunDirectory) -> dict[str, Any]:
-    found = _json(run.environment, []) or {}
+    found = _json(run.environment) or {}
     sessions = found.get("sessions")
     last = sessions[-1] if isinstance(sessions, list) and sessions else found
     return last if isinstance(last, dict) else {}
@@ -243,19 +236,13 @@ def _curves(run: RunDirectory) -> tuple[dict[str, Any], ...]:
         return ()
 
 
-def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """A JSON mapping; None where the file is missing, or damaged (then ``problems`` grows)."""
+def _json(path: Path) -> dict[str, Any] | None:
+    """A JSON mapping; None where the file is missing or damaged: nothing but a hint hangs on it."""
     try:
         found = read_json(path)
-    except FileNotFoundError:
+    except (ValueError, OSError):
         return None
-    except (ValueError, OSError) as error:
-        problems.append(str(error))
-        return None
-    if not isinstance(found, dict):
-        problems.append(f"{path} is damaged: expected a mapping, got {type(found).__name__}")
-        return None
-    return found
+    return found if isinstance(found, dict) else None
 
 
 def _config(run: RunDirectory) -> dict[str, Any]:
@@ -279,13 +266,3 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
             node = node.setdefault(part, {})
         node[key.rpartition(".")[2]] = value
     return found
-
-
-def _evaluations(run: RunDirectory) -> tuple[dict[str, Any], ...]:
-    """Results below eval/, oldest settings first by name; ``directory`` is added to each."""
-    found = []
-    for path in sorted((run.path / "eval").glob("*/result.json")):
-        result = _json(path, [])
-        if result is not None:
-            found.append({**result, "directory": str(path.parent)})
-    return tuple(found)

@@ -23,6 +23,7 @@ from eval.config import DistillConfig
 from eval.encoder import new_encoder
 from eval.metrics import classifier_numbers
 from eval.result import EvaluationError
+from eval.schema import RunResult, read_evaluations
 from eval.subject import Subject
 from eval.tasks.finetune import network_path
 from eval.training import Curves, Loss, Rates, Trainer, label_loss, open_trainer
@@ -58,8 +59,10 @@ def find_teacher(subject: Subject, label_fraction: float) -> Path:
 
     Raises EvaluationError where there is none, or more than one to choose from.
     """
-    folders = subject.evaluation.run.path.glob("eval/finetune-*")
-    paths = [network_path(folder, "pretrained", label_fraction) for folder in sorted(folders)]
+    of = RunResult(fingerprint=subject.encoder.fingerprint, total_steps=subject.encoder.step)
+    results, _ = read_evaluations(subject.evaluation.run, of, step=subject.encoder.step)
+    folders = [result.directory for result in results if result.task == "finetune" and result.directory is not None]
+    paths = [network_path(folder, "pretrained", label_fraction) for folder in folders]
     found = [path for path in paths if path.is_file()]
     if not found:
         raise EvaluationError(

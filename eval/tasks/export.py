@@ -18,15 +18,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from eval.config import ExportConfig
 from eval.describe import describe_numbers
 from eval.encoder import FrozenEncoder, new_encoder
 from eval.result import EvaluationError
+from eval.schema import EvaluationResult, RunResult, read_evaluations
 from eval.subject import Subject
 from pretrain.config import EncoderConfig, result_settings
 from pretrain.errors import ConfigError
 from pretrain.models.config import EncoderSettings, read_encoder_config
 from pretrain.models.encoder import Encoder
-from pretrain.rundir import read_json, whole_file, write_json, write_text
+from pretrain.rundir import whole_file, write_json, write_text
 
 # Of a result, what the card shows.
 SHOWN = {"task", "protocol", "top1", "top1_interval", "top5", "per_class_mean", "knn_top1", "knn_plain_top1", "data"}
@@ -37,26 +39,29 @@ FORMAT = "bigbatch encoder 1"
 TORCHVISION_ENCODER = {"width": 1.0, "stem": "imagenet"}
 
 
-def evaluate_export(subject: Subject) -> dict[str, Any]:
+def evaluate_export(subject: Subject, config: ExportConfig) -> dict[str, Any]:
     """Write the three files and a result that names them."""
     encoder, directory = subject.encoder, subject.evaluation.directory
     state = {key: value.detach().cpu().contiguous() for key, value in encoder.module.state_dict().items()}
-    config = encoder.config.encoder
-    reason = why_not_torchvision(config)
-    metadata = {"format": FORMAT, "encoder": json.dumps(config.model_dump(mode="json"), sort_keys=True)}
+    network = encoder.config.encoder
+    reason = why_not_torchvision(network)
+    metadata = {"format": FORMAT, "encoder": json.dumps(network.model_dump(mode="json"), sort_keys=True)}
     with whole_file(directory / WEIGHTS) as file:
         file.write(save(state, metadata))
     write_json(directory / CONFIG, _config(encoder))
-    numbers = measured_numbers(subject)
+    results = measured_results(subject)
     parameters = sum(value.numel() for value in encoder.module.parameters())
-    write_text(directory / CARD, model_card(encoder, numbers, parameters))
+    write_text(directory / CARD, model_card(encoder, results, parameters))
     return subject.write(
         {
             "files": {name: _file(directory / name) for name in (WEIGHTS, CONFIG, CARD)},
             "parameters": parameters,
-            "torchvision": config.architecture if reason is None else None,
+            "torchvision": network.architecture if reason is None else None,
             "torchvision_reason": reason,
-            "numbers": numbers,
+            "numbers": {
+                name: result.model_dump(mode="json", include=SHOWN, exclude_unset=True)
+                for name, result in results.items()
+            },
         },
         data={},
     )
@@ -100,22 +105,19 @@ def why_not_torchvision(config: EncoderSettings) -> str | None:
     return ", ".join(different) or None
 
 
-def measured_numbers(subject: Subject) -> dict[str, dict[str, Any]]:
-    """Results of the evaluations of this very checkpoint, by the name of their directory."""
-    found = {}
-    for path in sorted(subject.evaluation.run.path.glob("eval/*/result.json")):
-        try:
-            result = read_json(path)
-        except (OSError, ValueError):
-            continue
-        run = result.get("run", {}) if isinstance(result, dict) else {}
-        same = run.get("fingerprint") == subject.encoder.fingerprint and run.get("step") == subject.encoder.step
-        if same and result.get("task") != "export":
-            found[path.parent.name] = {name: value for name, value in result.items() if name in SHOWN}
-    return found
+def measured_results(subject: Subject) -> dict[str, EvaluationResult]:
+    """Results of the evaluations of this very checkpoint's encoder, by the name of their directory."""
+    step = subject.encoder.step
+    of = RunResult(fingerprint=subject.encoder.fingerprint, total_steps=step)
+    results, _ = read_evaluations(subject.evaluation.run, of, step=step)
+    return {
+        result.directory.name: result
+        for result in results
+        if result.directory is not None and result.initialisation == "pretrained" and result.task != "export"
+    }
 
 
-def model_card(encoder: FrozenEncoder, numbers: Mapping[str, Mapping[str, Any]], parameters: int) -> str:
+def model_card(encoder: FrozenEncoder, results: Mapping[str, EvaluationResult], parameters: int) -> str:
     """Markdown for people: what this is, how to load it, what it reaches, how it was trained."""
     config = encoder.config
     lines = [
@@ -134,10 +136,10 @@ def model_card(encoder: FrozenEncoder, numbers: Mapping[str, Mapping[str, Any]],
         "## Numbers",
         "",
     ]
-    if not numbers:
+    if not results:
         lines.append("None yet: `python -m eval linear RUN_DIR` measures them; export again after it.")
-    for name, measured in numbers.items():
-        lines += [f"- `{name}`: {describe_numbers(measured)}"]
+    for name, result in results.items():
+        lines += [f"- `{name}`: {describe_numbers(result)}"]
     settings = json.dumps(result_settings(config), indent=2)
     return "\n".join([*lines, "", "## Training", "", "```json", settings, "```", ""])
 

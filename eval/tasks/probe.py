@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.config import LinearConfig, NeighbourSettings, TransferConfig
+from eval.config import KnnConfig, LinearConfig, NeighbourSettings, TransferConfig
 from eval.features import Features, progress_bar
 from eval.metrics import classifier_numbers
 from eval.result import EvaluationError
@@ -17,10 +17,17 @@ from eval.tasks.linear import choose_and_fit, standardization
 from eval.tasks.linear_sgd import measure_linear_sgd
 
 
-def evaluate_probe(
-    subject: Subject, *, linear: LinearConfig | None, neighbours: NeighbourSettings | None
-) -> dict[str, Any]:
-    """Do a linear evaluation, or nearest neighbours, or both on the same features, and write the result."""
+def evaluate_linear(subject: Subject, config: LinearConfig) -> dict[str, Any]:
+    """A linear evaluation, with nearest neighbours on the same features where they are asked for."""
+    return _evaluate(subject, linear=config, neighbours=config.neighbours if config.knn else None)
+
+
+def evaluate_knn(subject: Subject, config: KnnConfig) -> dict[str, Any]:
+    """Nearest neighbours alone."""
+    return _evaluate(subject, linear=None, neighbours=config.neighbours)
+
+
+def _evaluate(subject: Subject, *, linear: LinearConfig | None, neighbours: NeighbourSettings | None) -> dict[str, Any]:
     train, test, classes = subject.features()
     measured: dict[str, Any] = {}
     if neighbours is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
-from eval.config import SHARED_TASKS
+from eval.config import evaluation_class
 from launch.plan.targets import LocalTarget, SlurmTarget, Target, TorchrunTarget, cores, visible_gpus
 from pretrain.config import DataConfig
 
@@ -62,7 +62,7 @@ def _connected(target: TorchrunTarget, run_id: str, node_rank: int) -> tuple[str
 
 def evaluation_ranks(target: Target, task: str) -> int:
     """Processes of one evaluation."""
-    return target.evaluation_ranks if task in SHARED_TASKS else 1
+    return target.evaluation_ranks if evaluation_class(task).shared else 1
 
 
 def probe_command(run_directory: Path, task: str, overrides: Sequence[str], target: Target) -> tuple[str, ...]:

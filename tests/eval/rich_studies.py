@@ -109,13 +109,14 @@ def add_trouble(study: SyntheticStudy) -> None:
 def add_evaluations(study: SyntheticStudy, names: list[str]) -> None:
     """Fine-tuning, transfer, SimCLR's linear protocol, features at three checkpoints and distillation of ``names``."""
     for salt, name in enumerate(names):
-        fingerprint = next(point.fingerprint for point in study.points if point.name == name)
+        point = next(point for point in study.points if point.name == name)
+        fingerprint, step = point.fingerprint, point.plan["total_steps"]
         for task, result in every_result(salt).items():
             kind, _, mark = task.partition("-")
             folder = study.run_directory(name) / "eval" / f"{kind}-{mark or 'aaaaaaaaaaaa'}"
             folder.mkdir(parents=True)
             identity = {"task": kind, "fingerprint": mark or "aaaaaaaaaaaa"}
-            run = {"fingerprint": fingerprint, "step": 100, "checkpoint": "step_00000100.pt", "finished": True}
+            run = {"fingerprint": fingerprint, "step": step, "checkpoint": f"step_{step:08d}.pt", "finished": True}
             (folder / "result.json").write_text(json.dumps({**identity, **result, "run": run}))
             if kind == "tsne":
                 for row in result["rows"]:

@@ -64,7 +64,7 @@ def write_run(
         content = {"step": step, "fingerprint": run_fingerprint(config), "config": config.model_dump(mode="json")}
         write_checkpoint(run.checkpoints, {**content, "model": weights}, keep=len(steps))
     if finished:
-        write_json(run.result, {"fingerprint": run_fingerprint(config)})
+        write_json(run.result, {"fingerprint": run_fingerprint(config), "total_steps": max(steps)})
     return run
 
 

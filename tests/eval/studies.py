@@ -146,7 +146,7 @@ class SyntheticStudy:
         (directory / "environment.json").write_text(json.dumps({"sessions": [ENVIRONMENT]}))
         (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(total, batch, seed)))
         self._write(directory / "result.json", training_result(fingerprint, total, batch, seed, self.ranks))
-        self._write(self.probe_result(name), evaluation_result(accuracy))
+        self._write(self.probe_result(name), evaluation_result(accuracy, fingerprint, total))
 
     @staticmethod
     def _write(path: Path, value: dict[str, Any]) -> None:
@@ -200,11 +200,12 @@ def training_result(fingerprint: str, total: int, batch: int, seed: int, ranks: 
     }
 
 
-def evaluation_result(accuracy: float) -> dict[str, Any]:
+def evaluation_result(accuracy: float, fingerprint: str, step: int) -> dict[str, Any]:
     """result.json of a finished linear evaluation."""
     return {
         "task": "linear",
         "fingerprint": PROBE.fingerprint,
+        "run": {"fingerprint": fingerprint, "step": step, "checkpoint": f"step_{step:08d}.pt", "finished": True},
         "top1": accuracy,
         "top1_interval": [accuracy - 0.75, accuracy + 0.75],
         "top5": min(99.9, accuracy + 15),

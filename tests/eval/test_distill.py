@@ -11,8 +11,10 @@ from eval.__main__ import main
 from eval.classifier import read_network
 from eval.config import DistillConfig, evaluation_config
 from eval.result import open_evaluation, previous_result
+from eval.schema import parse_result
 from eval.tasks.distill import distillation_loss, student_config
 from pretrain.config import EncoderConfig
+from pretrain.rundir import read_json, write_json
 from tests.eval.runs import result_of, write_data, write_run
 
 FINETUNE = ["methods=[finetune]", "initialisations=[pretrained]", "label_fractions=[0.5]", "epochs=4"]
@@ -64,11 +66,13 @@ def test_student_learns_what_the_teacher_says_and_reads_no_label(
     assert wrong["labels_only"] is None
     assert "student, labels only" in capsys.readouterr().out
     evaluation = open_evaluation("distill", tmp_path / "one", evaluation_config("distill", DISTILL))
-    assert previous_result(evaluation) == honest
+    assert previous_result(evaluation) == parse_result(honest, evaluation.directory)
     teacher.write_bytes(teacher.read_bytes() + b" ")
     assert previous_result(evaluation) is None, "another teacher, another student"
     teacher.unlink()
-    assert previous_result(evaluation) == honest, "what nobody can repeat still stands"
+    assert previous_result(evaluation) == parse_result(honest, evaluation.directory), (
+        "what nobody can repeat still stands"
+    )
 
 
 def test_student_is_half_as_wide_or_as_wanted() -> None:
@@ -89,6 +93,12 @@ def test_without_a_teacher_it_says_how_to_get_one(
         path = run.path / f"eval/finetune-{name}/networks/pretrained-0.1.pt"
         path.parent.mkdir(parents=True)
         path.write_bytes(b"not a network")
+    assert main(["distill", str(run.path)]) == 1
+    assert "label_fractions=[0.1] first" in capsys.readouterr().err, "what an unfinished evaluation left is no teacher"
+    of_run = {"fingerprint": read_json(run.result)["fingerprint"], "step": 3, "finished": True}
+    for name in "ab":
+        result = {"task": "finetune", "fingerprint": name, "run": of_run}
+        write_json(run.path / f"eval/finetune-{name}/result.json", result)
     assert main(["distill", str(run.path)]) == 1
     assert "which teacher?" in capsys.readouterr().err
     assert main(["distill", str(run.path), f"teacher={path}"]) == 1

@@ -11,6 +11,7 @@ from eval.describe import describe, edges_of
 from eval.report.build import build_report
 from eval.report.content import make_report
 from eval.report.records import collect
+from eval.schema import Choice, parse_result
 from tests.eval.studies import quick_study
 
 
@@ -35,7 +36,7 @@ def chosen(**settings: float) -> dict[str, Any]:
     ],
 )
 def test_edges(measured: dict[str, Any], expected: list[str]) -> None:
-    assert [edge.describe() for edge in edges_of(measured)] == expected
+    assert [edge.describe() for edge in edges_of(Choice(**measured))] == expected
 
 
 def test_the_report_tells_how_many_chose_the_edge(tmp_path: Path) -> None:
@@ -68,8 +69,9 @@ def test_a_person_is_told_at_the_end_of_the_evaluation() -> None:
         "hyperparameters": {"l2": 0.01},
         "grid": grid,
         "data": {},
-        "run": {"step": 3, "finished": True},
+        "fingerprint": "0123456789ab",
+        "run": {"fingerprint": "ba9876543210", "step": 3, "finished": True},
         "seconds": {},
         "settings": {},
     }
-    assert "L2 0.01 is the smallest of the grid: try smaller ones" in describe(result)
+    assert "L2 0.01 is the smallest of the grid: try smaller ones" in describe(parse_result(result))

@@ -73,7 +73,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         content = {"step": 3, "fingerprint": run_fingerprint(config), "config": config.model_dump(mode="json")}
         write_checkpoint(run.checkpoints, {**content, "model": {**weights, "projector.x": torch.ones(2)}}, keep=1)
         if finished:
-            write_json(run.result, {"fingerprint": run_fingerprint(config)})
+            write_json(run.result, {"fingerprint": run_fingerprint(config), "total_steps": 3})
         return run
 
     return make

@@ -12,11 +12,10 @@ import torch.distributed as dist
 from eval.classifier import read_network
 from eval.config import FeatureConfig, evaluation_config
 from eval.encoder import load_encoder
-from eval.evaluate import evaluate_subject
 from eval.features import cached_features, extract_features, feature_source
 from eval.images import ImageSet, crop_and_flip
 from eval.result import EvaluationError, Stopwatch, open_evaluation
-from eval.shared_features import share_features, trains_on_images
+from eval.shared_features import share_features
 from eval.subject import open_subject
 from pretrain.config import AugmentationConfig
 from pretrain.dist import Groups, World
@@ -95,13 +94,13 @@ def train_together(group: dist.ProcessGroup | None, run: Path, task: str) -> dic
     """The result, on each rank of all four, or on the only one."""
     config = evaluation_config(task, TRAINED[task])
     assert isinstance(config, FeatureConfig)
-    assert trains_on_images(config)
+    assert config.trains_on_images
     evaluation = open_evaluation(task, run, config)
     if group is None:
-        return evaluate_subject(open_subject(evaluation, Stopwatch()))
+        return config.evaluate(open_subject(evaluation, Stopwatch()))
     world = World(dist.get_rank(), dist.get_world_size(), torch.device("cpu"), Groups(control=group))
     share_features(evaluation, world)
-    return evaluate_subject(open_subject(evaluation, Stopwatch(), world))
+    return config.evaluate(open_subject(evaluation, Stopwatch(), world))
 
 
 def test_what_four_ranks_train_is_what_one_trains(small_data: Path, tmp_path: Path, ranks: Ranks) -> None:

@@ -46,7 +46,10 @@ def main() -> int:
         case "report":
             write(path / "report/report.html", "a report")
         case _:
-            write(path / "eval" / rest[0] / "result.json", {"task": kind, "top1": 87.25, "knn_top1": 80.5})
+            run = {"fingerprint": path.name.rpartition("-")[2], "step": 4, "finished": True}
+            task, _, fingerprint = rest[0].rpartition("-")
+            identity = {"task": task, "fingerprint": fingerprint, "run": run}
+            write(path / "eval" / rest[0] / "result.json", {**identity, "top1": 87.25, "knn_top1": 80.5})
     return 0
 
 

@@ -61,7 +61,9 @@ def test_every_stage_of_a_half_done_study(
     record(training.path, "train", "running")
     record(failed.path, "train", "failed", exit_status=9)
     finish(finished, manifest.points[2].fingerprint)
-    write_json(finished.evaluation(probe.task, probe.fingerprint) / "result.json", {"top1": 88.5, "knn_top1": 81.0})
+    result = {"task": probe.task, "fingerprint": probe.fingerprint, "top1": 88.5, "knn_top1": 81.0}
+    result["run"] = {"fingerprint": manifest.points[2].fingerprint, "step": 937, "finished": True}
+    write_json(finished.evaluation(probe.task, probe.fingerprint) / "result.json", result)
     finish(trained, manifest.points[3].fingerprint)
     found = states(study)
     assert [state.stage for state in found] == ["training", "failed", "finished", "trained"]

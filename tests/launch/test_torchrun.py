@@ -92,7 +92,7 @@ def test_another_node_takes_part_in_what_is_missing(
     path = workplace.write(target=TARGET)
     done = workplace.directory / build_graph(load_study(path), "").points[0].entry.directory
     done.mkdir(parents=True)
-    (done / "result.json").write_text(f'{{"fingerprint": "{done.name[-12:]}"}}')
+    (done / "result.json").write_text(f'{{"fingerprint": "{done.name[-12:]}", "total_steps": 4}}')
     assert main(["study", str(path), "target.node_rank=1"]) == 0
     assert joined.read_text().splitlines() == ["1 random", "1 global_batch_size_256", "1 negatives_8"]
     assert not (workplace.directory / "study.json").exists(), "the first node writes the study's files"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from eval.report.evaluations import Found
 from eval.report.format import DASH, count, many, percent, plain
-from eval.report.records import PointRecord, StudyRecord, number
+from eval.report.records import PointRecord, StudyRecord
 from eval.report.sections.base import Cell, Section, Table, cell
+from eval.schema import LinearResult
 
 MOST_CLASSES_IN_A_ROW = 20
 MOST_MATRICES = 8
@@ -65,27 +65,27 @@ def classes_section(studies: Sequence[StudyRecord], found: Found) -> Section | N
 
 
 def _classified(studies: Sequence[StudyRecord], found: Found) -> list[Classified]:
-    kinds: dict[tuple[str, tuple[str, ...]], list[tuple[PointRecord, dict[str, Any]]]] = {}
+    kinds: dict[tuple[str, tuple[str, ...]], list[tuple[PointRecord, LinearResult]]] = {}
     probes = {probe.fingerprint for study in studies for probe in study.manifest.probes}
     seen: set[int] = set()
     for setting, record, result in found:
-        values = result.get("per_class")
-        asked = result.get("fingerprint") in probes and result.get("task") == "linear"
-        if not asked or record.top1 is None or id(record) in seen or not isinstance(values, list) or not values:
+        if not isinstance(result, LinearResult) or result.fingerprint not in probes or not result.per_class:
+            continue
+        if record.top1 is None or id(record) in seen:
             continue
         seen.add(id(record))
-        kinds.setdefault((setting, _names(result, len(values))), []).append((record, result))
+        kinds.setdefault((setting, _names(result, len(result.per_class))), []).append((record, result))
     baselines = {name for study in studies for baseline in study.manifest.baselines for name in baseline.points}
     return [_one(setting, names, members, baselines) for (setting, names), members in kinds.items()]
 
 
 def _one(
-    setting: str, names: tuple[str, ...], members: list[tuple[PointRecord, dict[str, Any]]], baselines: set[str]
+    setting: str, names: tuple[str, ...], members: list[tuple[PointRecord, LinearResult]], baselines: set[str]
 ) -> Classified:
-    columns = zip(*(result["per_class"] for _, result in members))
+    columns = zip(*(result.per_class or () for _, result in members))
     means = []
     for column in columns:
-        values = [value for value in map(number, column) if value is not None]
+        values = [value for value in column if value is not None]
         means.append(sum(values) / len(values) if values else None)
     tops = [record.top1 for record, _ in members if record.top1 is not None]
     return Classified(
@@ -95,27 +95,25 @@ def _one(
         seeds=len(members),
         top1=sum(tops) / len(tops),
         per_class=tuple(means),
-        confusion=_sum([result.get("confusion") for _, result in members], len(names)),
+        confusion=_sum([result.confusion for _, result in members], len(names)),
     )
 
 
-def _sum(matrices: list[Any], classes: int) -> Matrix | None:
+def _sum(matrices: Sequence[Sequence[Sequence[int]] | None], classes: int) -> Matrix | None:
     """All seeds together; None where one of them has no such table."""
     total = [[0] * classes for _ in range(classes)]
     for matrix in matrices:
-        if not isinstance(matrix, list) or len(matrix) != classes:
+        if matrix is None or len(matrix) != classes or any(len(row) != classes for row in matrix):
             return None
         for label, row in enumerate(matrix):
-            if not isinstance(row, list) or len(row) != classes or any(number(value) is None for value in row):
-                return None
             total[label] = [before + value for before, value in zip(total[label], row)]
     return total
 
 
-def _names(result: dict[str, Any], classes: int) -> tuple[str, ...]:
-    names = (result.get("data") or {}).get("class_names")
-    if isinstance(names, list) and len(names) == classes:
-        return tuple(map(str, names))
+def _names(result: LinearResult, classes: int) -> tuple[str, ...]:
+    names = result.data.class_names
+    if names is not None and len(names) == classes:
+        return names
     return tuple(f"class {label}" for label in range(classes))
 
 

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from eval.report.evaluations import Found, rows_of, settings_label
+from eval.report.evaluations import Found, settings_label
 from eval.report.figures.model import Axis, Figure, Mark, Panel, Series, round_ticks, value_axis
 from eval.report.format import many, percent
-from eval.report.records import PointRecord, StudyRecord, number
+from eval.report.records import PointRecord, StudyRecord
 from eval.report.sections.base import Section
+from eval.schema import Curves, DistillResult, EvaluationResult, FinetuneResult, LinearResult, finite
 
 CURVE_POINTS = 200
 POINTS_PER_PAGE = 20000  # all curves together: the page stays small however many runs there are
@@ -76,7 +77,7 @@ def curve_panels(
 
 def curve(pairs: Iterable[tuple[Any, Any]], label: str, colour: int, *, points: int = CURVE_POINTS) -> Series:
     """A line through the finite ones of ``pairs``, thinned out to about ``points`` of them."""
-    known = [(x, y) for x, y in ((number(x), number(y)) for x, y in pairs) if x is not None and y is not None]
+    known = [(x, y) for x, y in ((finite(x), finite(y)) for x, y in pairs) if x is not None and y is not None]
     every = math.ceil(len(known) / points) or 1
     kept = known[::every] + ([known[-1]] if known and (len(known) - 1) % every else [])
     return Series(label, colour, tuple(Mark(x, y) for x, y in kept), marked=False)
@@ -99,7 +100,7 @@ def _metric_figure(key: str, groups: dict[str, list[PointRecord]], points: int) 
 
 
 def _seed_curve(record: PointRecord, key: str, factor: float, index: int, points: int) -> Series:
-    rows = ((row.get("epoch", row.get("step")), number(row.get(key))) for row in record.curves)
+    rows = ((row.get("epoch", row.get("step")), finite(row.get(key))) for row in record.curves)
     pairs = ((x, None if y is None else y * factor) for x, y in rows)
     return curve(pairs, f"seed {record.point.seed}", index, points=points)
 
@@ -136,7 +137,7 @@ def probe_curves_section(found: Found) -> Section | None:
         drawn: dict[str, list[Series]] = {}
         for label, members in list(groups.items())[:MOST_PANELS]:
             series = [
-                curve(zip(curves.get("epoch") or (), curves.get(f"{part}_{key}") or ()), _line(part, seed, members), i)
+                curve(zip(curves.epoch or (), getattr(curves, f"{part}_{key}") or ()), _line(part, seed, members), i)
                 for seed, curves in members
                 for i, part in enumerate(("train", "test"))
             ]
@@ -160,30 +161,30 @@ def probe_curves_section(found: Found) -> Section | None:
     )
 
 
-def _groups(found: Found) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+def _groups(found: Found) -> dict[str, list[tuple[int, Curves]]]:
     """(seed, curves) by what a panel shows; evaluations with other settings get panels of their own."""
     marks: dict[str, set[str]] = {}
     parts = [
-        (f"{setting}: {what}", str(result.get("fingerprint", ""))[:4], record.point.seed, curves)
+        (f"{setting}: {what}", result.fingerprint[:4], record.point.seed, curves)
         for setting, record, result in found
         for what, curves in _curves_of(result)
     ]
     for label, mark, _, _ in parts:
         marks.setdefault(label, set()).add(mark)
-    groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    groups: dict[str, list[tuple[int, Curves]]] = {}
     for label, mark, seed, curves in parts:
         groups.setdefault(f"{label} ({mark})" if len(marks[label]) > 1 else label, []).append((seed, curves))
     return groups
 
 
-def _curves_of(result: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
-    task = str(result.get("task", "evaluation"))
-    if isinstance(result.get("curves"), dict):
-        yield {"linear": "linear probe", "distill": "distillation"}.get(task, task), result["curves"]
-    for row in rows_of(result):
-        if isinstance(row.get("curves"), dict):
-            fraction = percent(100 * (number(row.get("label_fraction")) or 0.0), 0)
-            yield f"{row.get('name', task)}, {fraction} of labels", row["curves"]
+def _curves_of(result: EvaluationResult) -> Iterable[tuple[str, Curves]]:
+    if isinstance(result, LinearResult) and result.curves is not None:
+        yield "linear probe", result.curves
+    if isinstance(result, DistillResult) and result.curves is not None:
+        yield "distillation", result.curves
+    for row in result.rows if isinstance(result, FinetuneResult) else ():
+        if row.curves is not None:
+            yield f"{row.name}, {percent(100 * (row.label_fraction or 0.0), 0)} of labels", row.curves
 
 
 def _line(part: str, seed: int, members: Sequence[tuple[int, Any]]) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 from eval.report.evaluations import settings_label
 from eval.report.figures.model import Figure, Mark, Panel, Series, category_axis, round_ticks, tick_label, value_axis
 from eval.report.format import DASH, count, duration, listed, many, percent, plain, size
-from eval.report.records import PointRecord, StudyRecord, number
+from eval.report.records import PointRecord, StudyRecord
 from eval.report.sections.base import Cell, Section, Table, cell
+from eval.schema import finite
 
 MOST_TARGETS = 4
 DESCRIPTION = "Accuracy against training time, one mark for each setting, and images per second against the batch size"
@@ -30,15 +31,15 @@ class Group:
 
     def mean(self, key: str) -> float | None:
         """Mean of a number of result.json over the seeds that have it."""
-        return _mean([number(record.training.get(key)) for record in self.records])
+        return _mean([record.trained(key) for record in self.records])
 
     def plan(self, key: str) -> float | None:
         """A number of the plan, the same for all seeds."""
-        return number(self.records[0].point.plan.get(key))
+        return finite(self.records[0].point.plan.get(key))
 
     @property
     def ranks(self) -> int:
-        return int(self.records[0].training.get("world_size") or self.records[0].point.world_size)
+        return int(self.records[0].trained("world_size") or self.records[0].point.world_size)
 
     @property
     def is_baseline(self) -> bool:
@@ -81,7 +82,7 @@ def trained_groups(studies: Sequence[StudyRecord]) -> list[Group]:
     found: dict[tuple[int, str], list[PointRecord]] = {}
     for index, study in enumerate(studies):
         for record in study.points.values():
-            if number(record.training.get("train_seconds")) and number(record.training.get("total_steps")):
+            if record.trained("train_seconds") and record.trained("total_steps"):
                 found.setdefault((index, settings_label(record, study)), []).append(record)
     return [Group(studies[index], label, tuple(records)) for (index, label), records in found.items()]
 
@@ -115,7 +116,7 @@ def _findings(groups: Sequence[Group], scaling: bool) -> list[str]:
             ("sync_batch_norm_seconds_per_step", "the cost of synchronised batch norm"),
             ("loss_seconds_per_step", "the cost of the loss"),
         )
-        if not any(number(record.training.get(key)) is not None for g in groups for record in g.records)
+        if not any(record.trained(key) is not None for g in groups for record in g.records)
     ]
     if absent:
         sentences.append(f"Not recorded by these runs: {listed(absent)}.")
@@ -223,14 +224,14 @@ def _path(group: Group) -> list[tuple[float, float, float]]:
 
 def _online(record: PointRecord) -> list[tuple[float, float, float]]:
     found, seconds, last = [], 0.0, 0.0
-    batch = number(record.point.plan.get("global_batch_size")) or 0.0
+    batch = finite(record.point.plan.get("global_batch_size")) or 0.0
     for row in record.curves:
-        step, rate = number(row.get("step")), number(row.get("images_per_second"))
+        step, rate = finite(row.get("step")), finite(row.get("images_per_second"))
         if step is None:
             continue
         seconds += (step - last) * batch / rate if rate else 0.0
         last = step
-        top1 = next((value for key in ONLINE_KEYS if (value := number(row.get(key))) is not None), None)
+        top1 = next((value for key in ONLINE_KEYS if (value := finite(row.get(key))) is not None), None)
         if top1 is not None:
             found.append((step * batch, seconds, 100 * top1))
     return found
@@ -292,7 +293,7 @@ def _throughput_panel(groups: Sequence[Group]) -> Panel | None:
 
 
 def _rate_mark(batch: float, groups: Sequence[Group], label: str) -> Mark:
-    rates = [rate for g in groups for r in g.records if (rate := number(r.training.get("images_per_second")))]
+    rates = [rate for g in groups for r in g.records if (rate := r.trained("images_per_second"))]
     mean = sum(rates) / len(rates)
     low, high = (min(rates), max(rates)) if len(rates) > 1 else (None, None)
     tip = f"{label}, batch size = {tick_label(batch)}\n{count(mean)} images/s, mean of {many(len(rates), 'run')}"

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.report.evaluations import Found, rows_of
+from eval.report.evaluations import Found
 from eval.report.figures.model import Figure, Series
 from eval.report.format import count, many, plain
-from eval.report.records import PointRecord, number
+from eval.report.records import PointRecord
 from eval.report.sections.base import Cell, Picture, Section, Table, cell
 from eval.report.sections.curves import curve, curve_panels
+from eval.schema import FeatureRow, TsneResult, finite
 
 # t-SNE pictures of the runs, made small enough to lie inside the page.
 
@@ -24,24 +25,24 @@ BUDGET_BYTES = 600_000  # all pictures together
 
 
 def feature_pictures(
-    shown: Sequence[tuple[str, PointRecord, dict[str, Any], dict[str, Any]]],
+    shown: Sequence[tuple[str, PointRecord, FeatureRow, TsneResult]],
 ) -> tuple[tuple[Picture, ...], int]:
     """(newest picture of each setting's first seed, number of others). ``shown``: setting, run, row, result."""
-    newest: dict[str, tuple[PointRecord, dict[str, Any], dict[str, Any]]] = {}
+    newest: dict[str, tuple[PointRecord, FeatureRow, TsneResult]] = {}
     total = 0
     for setting, record, row, result in shown:
-        if not isinstance(row.get("picture"), str):
+        if row.picture is None:
             continue
         total += 1
         if setting not in newest or record is newest[setting][0]:
             newest[setting] = (record, row, result)
     found, used = [], 0
     for setting, (record, row, result) in newest.items():
-        png = _small(Path(str(result["directory"])) / Path(row["picture"]).name)
+        png = _small(Path(result.directory or "") / Path(row.picture or "").name)
         if png is None or used + len(png) > BUDGET_BYTES:
             continue
         used += len(png)
-        what = f"t-SNE of the features of {setting}, seed {record.point.seed}, step {count(number(row.get('step')))}"
+        what = f"t-SNE of the features of {setting}, seed {record.point.seed}, step {count(row.step)}"
         name = f"tsne_{re.sub(r'[^a-z0-9]+', '_', setting.lower()).strip('_')[:60]}"
         found.append(Picture(name, setting, f"{what}, coloured by class", png))
     return tuple(found), total - len(found)
@@ -79,17 +80,17 @@ def features_section(found: Found) -> Section | None:
     shown = [
         (setting, record, row, result)
         for setting, record, result in found
-        if result.get("task") == "tsne"
-        for row in rows_of(result)
+        if isinstance(result, TsneResult)
+        for row in result.rows
     ]
     if not shown:
         return None
     rows = []
     for setting, record, row, _ in shown:
-        epoch, step = number(row.get("epoch")), number(row.get("step"))
+        epoch, step = row.epoch, finite(row.step)
         cells = [cell(setting), cell(str(record.point.seed), record.point.seed)]
         cells += [Cell(plain(epoch, 1), epoch), Cell(plain(step, 0), step)]
-        values = (number(row.get(key)) for key, _ in NUMBERS)
+        values = (getattr(row, key) for key, _ in NUMBERS)
         rows.append((*cells, *(Cell(plain(value), value) for value in values)))
     pictures, left_out = feature_pictures(shown)
     headers = ("Setting", "Seed", "Epoch", "Step", *(label for _, label in NUMBERS))
@@ -104,13 +105,14 @@ def features_section(found: Found) -> Section | None:
     )
 
 
-def _figures(shown: list[tuple[str, int, dict[str, Any]]]) -> tuple[Figure, ...]:
+def _figures(shown: list[tuple[str, int, FeatureRow]]) -> tuple[Figure, ...]:
     """A panel for each number, a line for each run with several checkpoints."""
     panels = []
     for key, label in NUMBERS:
         lines: dict[tuple[str, int], list[tuple[Any, Any]]] = {}
         for setting, seed, row in shown:
-            lines.setdefault((setting, seed), []).append((row.get("epoch", row.get("step")), row.get(key)))
+            x = row.step if row.epoch is None else row.epoch
+            lines.setdefault((setting, seed), []).append((x, getattr(row, key)))
         drawn: list[Series] = [
             curve(pairs, f"{s}, seed {seed}", i) for i, ((s, seed), pairs) in enumerate(lines.items())
         ]

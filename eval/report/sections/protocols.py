@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from eval.report.evaluations import Found, rows_of
+from eval.report.evaluations import Found
 from eval.report.format import DASH, many, named, percent, plain
-from eval.report.records import PointRecord, number
+from eval.report.records import PointRecord
 from eval.report.sections.base import Cell, Section, Table, cell
 from eval.report.statistics import mean_of, pooled_deviation
+from eval.schema import (
+    DistillResult,
+    EvaluationResult,
+    FinetuneResult,
+    KnnResult,
+    LinearResult,
+    OtherResult,
+    TransferResult,
+)
 from pretrain.config import fingerprint
 
 LINEAR = {"lbfgs": "Linear, L-BFGS", "sgd": "Linear, SGD"}
@@ -37,7 +45,7 @@ class Value:
 def protocols_section(found: Found, asked: set[str]) -> Section | None:
     """The tables; None where there is nothing to set side by side. ``asked``: fingerprints of the studies' probes."""
     values = [
-        replace(value, asked=result.get("fingerprint") in asked)
+        replace(value, asked=result.fingerprint in asked)
         for setting, record, result in found
         for value in _values(setting, record, result)
     ]
@@ -109,53 +117,49 @@ def _column(values: Sequence[Value], column: Column, rows: Sequence[tuple[str, .
     return cells
 
 
-def _values(setting: str, record: PointRecord, result: dict[str, Any]) -> Iterable[Value]:
+def _values(setting: str, record: PointRecord, result: EvaluationResult) -> Iterable[Value]:
     """Accuracies that are one number for a run."""
-    settings = result.get("settings") or {}
-    own = str(result.get("fingerprint", ""))
+    settings = result.settings
     alike = fingerprint({"neighbours": settings.get("neighbours"), "images": settings.get("train_images")})
 
-    def value(rank: int, kind: str, order: float, label: str, found: Any, mark: str = own) -> Value:
-        return Value((setting,), record.point.fingerprint, (rank, kind, order, mark), label, number(found))
+    def value(rank: int, kind: str, order: float, label: str, found: float | None, mark: str = "") -> Value:
+        column = (rank, kind, order, mark or result.fingerprint)
+        return Value((setting,), record.point.fingerprint, column, label, found)
 
-    task = result.get("task")
-    if settings.get("initialisation") == "random":
-        if task == "linear":
-            yield value(0, "random", 0, "Random encoder, linear", result.get("top1"))
+    if result.initialisation == "random":
+        if isinstance(result, LinearResult):
+            yield value(0, "random", 0, "Random encoder, linear", result.top1)
         return
-    if task == "linear":
-        protocol = str(result.get("protocol") or "lbfgs")
-        yield value(1, f"linear {protocol}", 0, LINEAR.get(protocol, f"Linear, {protocol}"), result.get("top1"))
-    if task in ("linear", "knn") and "knn_top1" in result:  # the same neighbours, whoever counted them
-        yield value(3, "knn", 0, "kNN", result["knn_top1"], alike)
-        yield value(3, "knn", 1, "kNN, plain vote", result.get("knn_plain_top1"), alike)
-    if task == "transfer":
-        for order, row in enumerate(rows_of(result)):
-            yield value(4, "transfer", order, f"Transfer to {named(str(row.get('name', '?')))}", row.get("top1"))
+    if isinstance(result, LinearResult):
+        kind = result.protocol
+        yield value(1, f"linear {kind}", 0, LINEAR.get(kind, f"Linear, {kind}"), result.top1)
+    if isinstance(result, LinearResult | KnnResult) and "knn_top1" in result.model_fields_set:
+        yield value(3, "knn", 0, "kNN", result.knn_top1, alike)  # the same neighbours, whoever counted them
+        yield value(3, "knn", 1, "kNN, plain vote", result.knn_plain_top1, alike)
+    if isinstance(result, TransferResult):
+        for order, row in enumerate(result.rows):
+            yield value(4, "transfer", order, f"Transfer to {named(row.name)}", row.top1)
+    if isinstance(result, OtherResult) and result.top1 is not None:
+        yield value(5, result.task, 0, result.task.rpartition(":")[2], result.top1)
 
 
-def _by_labels(setting: str, record: PointRecord, result: dict[str, Any]) -> Iterable[Value]:
+def _by_labels(setting: str, record: PointRecord, result: EvaluationResult) -> Iterable[Value]:
     """Accuracies of one run by the share of labels that was used."""
-    if result.get("task") != "finetune":
-        return
-    for row in rows_of(result):
-        share = number(row.get("label_fraction")) or 0.0
+    for row in result.rows if isinstance(result, FinetuneResult) else ():
+        share = row.label_fraction or 0.0
         label = f"{percent(100 * share, 0 if share >= 0.01 else 1)} of labels"
-        column = (0, "labels", share, str(result.get("fingerprint", "")))
-        name = str(row.get("name", "?"))
-        yield Value((setting, name), record.point.fingerprint, column, label, number(row.get("top1")))
+        column = (0, "labels", share, result.fingerprint)
+        yield Value((setting, row.name), record.point.fingerprint, column, label, row.top1)
 
 
 def _distillation(found: Found) -> Table | None:
     rows = []
     for setting, record, result in found:
-        if result.get("task") != "distill":
+        if not isinstance(result, DistillResult):
             continue
-        parts = [result.get(key) or {} for key in ("student", "teacher", "labels_only")]
-        student = parts[0]
-        what = f"{named(str(student.get('architecture', '?')))} × {student.get('width', 1)}"
-        tops = [number(part.get("top1")) for part in parts]
-        numbers = [*tops, number(result.get("agreement"))]
+        student, alone = result.student, result.labels_only
+        what = f"{named(student.architecture or '?')} × {student.width or 1:g}"
+        numbers = [student.top1, result.teacher.top1, alone.top1 if alone else None, result.agreement]
         rows.append((cell(setting), cell(str(record.point.seed)), cell(what), *(Cell(plain(n), n) for n in numbers)))
     headers = ("Setting", "Seed", "Student", "Student %", "Teacher %", "Same student, labels only %", "Agreement %")
     note = "Agreement: test images on which student and teacher say the same."

@@ -11,8 +11,9 @@ from typing import Any
 
 from eval.report.evaluations import settings_label
 from eval.report.format import count, duration, many, plain
-from eval.report.records import PROBE_NUMBERS, PointRecord, StudyRecord, number
+from eval.report.records import PROBE_NUMBERS, PointRecord, StudyRecord
 from eval.report.sections.base import Cell, cell
+from eval.schema import finite
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,9 @@ def revisions(studies: Sequence[StudyRecord]) -> list[str]:
 
 def _row(record: PointRecord, study: StudyRecord) -> RunRow:
     measured, training = record.measured, record.training
-    seconds = number(training.get("train_seconds"))
-    rate = number(training.get("images_per_second"))
-    steps = training.get("total_steps", record.point.plan.get("total_steps"))
-    ranks = training.get("world_size", record.point.world_size)
+    seconds, rate = record.trained("train_seconds"), record.trained("images_per_second")
+    steps = training.total_steps if training else record.point.plan.get("total_steps")
+    ranks = record.trained("world_size") or record.point.world_size
     revision = _short_revision(record.environment.get("git_revision"))
     finished = record.status == "finished"
     cells = [
@@ -110,10 +110,10 @@ def _row(record: PointRecord, study: StudyRecord) -> RunRow:
         Cell(plain(record.top1) if finished and study.metric == "top1" else "", _finite(measured, "top1", finished)),
         Cell(plain(_finite(measured, "top5", finished)), _finite(measured, "top5", finished)),
         Cell(plain(_finite(measured, "knn_top1", finished)), _finite(measured, "knn_top1", finished)),
-        Cell(count(steps), number(steps)),
+        Cell(count(steps), finite(steps)),
         Cell(duration(seconds) if training else "", seconds if training else None),
         Cell(count(rate) if training else "", rate),
-        Cell(count(ranks), number(ranks)),
+        Cell(count(ranks), finite(ranks)),
         Cell(revision, revision or None),
     ]
     if not finished:
@@ -145,7 +145,7 @@ def _csv_row(record: PointRecord, training: list[str], packages: list[str]) -> d
         "top1_interval_high": high,
         **{name: value if finished else None for name, value in record.measured.items()},
         "probe_seconds": record.probe_seconds,
-        **{name: number(record.training.get(name)) for name in training},
+        **{name: record.trained(name) for name in training},
         "git_revision": environment.get("git_revision"),
         "python": environment.get("python"),
         **{name: environment.get("packages", {}).get(name) for name in packages},

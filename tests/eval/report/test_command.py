@@ -109,6 +109,7 @@ def test_a_failure_of_wandb_is_told_and_costs_nothing(
 
 def test_watch_follows_a_study_until_it_is_complete(tmp_path: Path) -> None:
     study = study_of(tmp_path)
+    later = [(point.fingerprint, point.plan["total_steps"]) for point in study.points[2:]]
     missing = [study.probe_result(point.name) for point in study.points[2:]]
     for path in missing:
         path.unlink()
@@ -120,7 +121,7 @@ def test_watch_follows_a_study_until_it_is_complete(tmp_path: Path) -> None:
         assert seconds == 5
         seen.append(page.read_text())
         if len(seen) % 2 == 0:
-            study._write(missing.pop(), evaluation_result(72.0))
+            study._write(missing.pop(), evaluation_result(72.0, *later.pop()))
 
     watch([study.directory], None, 5, sleep=sleep)
     assert len(seen) == 4
