@@ -1,4 +1,7 @@
-"""python -m launch: plan a study, run what is missing of it, see how far it is. A command imports what it needs."""
+"""python -m launch: plan a study, run what is missing of it, see how far it is.
+
+Each command imports what it needs, so that --help is instant.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXAMPLES = """examples:
   python -m launch plan configs/study/quick.yaml
   python -m launch study configs/study/quick.yaml target.ranks=1 target.concurrent_runs=2
-  python -m launch study runs/quick                   (goes on where it was)
+  python -m launch study runs/quick                   (continues it)
   python -m launch study configs/study/quick.yaml target=configs/target/slurm.yaml --dry-run
   python -m launch status runs/quick --watch
   python -m launch logs runs/quick global_batch_size=256,seed=0
@@ -39,12 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help="until nothing runs")
     for name, text in (
         ("logs", "show the end of the logs of a study, or of one of its points"),
-        ("cancel", "end what runs and waits of a study, or of one of its points"),
-        ("retry", "forget the failures of a study, or of one of its points, and go on"),
+        ("cancel", "end the jobs of a study, or of one of its points"),
+        ("retry", "forget the failures of a study, or of one of its points, and continue it"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("directory", type=Path, metavar="STUDY_DIR")
-        command.add_argument("point", nargs="?", metavar="POINT", help="name of a point, or a part of it")
+        command.add_argument("point", nargs="?", metavar="POINT", help="name of a point, or a part of several names")
         if name == "logs":
             command.add_argument("--lines", type=int, default=40, metavar="N", help="lines of each log (default 40)")
     return parser
@@ -53,92 +60,70 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2: the request cannot be carried out as it is)."""
     options = build_parser().parse_args(arguments)
-    from launch.lock import StudyLocked
     from launch.slurm.queue import SchedulerSilent
+    from launch.tables import make_console
     from pretrain.errors import ConfigError
+    from pretrain.lock import DirectoryInUse
 
+    console = make_console()
     try:
         match options.command:
             case "study":
-                return _study(options.study, options.overrides, dry_run=options.dry_run)
+                return _study(options.study, options.overrides, console, dry_run=options.dry_run)
             case "plan":
-                return _plan(options.study, options.overrides)
-            case "status":
-                return _status(options.directory, options.watch)
-            case "cancel":
-                return _cancel(options.directory, options.point)
-            case "retry":
-                return _retry(options.directory, options.point)
+                return _plan(options.study, options.overrides, console)
             case _:
-                return _logs(options.directory, options.point, options.lines)
-    except (ConfigError, StudyLocked, SchedulerSilent, FileNotFoundError) as error:
+                return _of_directory(options, console)
+    except DirectoryInUse as error:
+        print(f"{error}\nwatch it: python -m launch status {error.source}", file=sys.stderr)
+        return 2
+    except (ConfigError, SchedulerSilent, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def _study(path: Path, overrides: list[str], *, dry_run: bool) -> int:
-    from launch.tables import make_console
-
+def _study(path: Path, overrides: list[str], console: Console, *, dry_run: bool) -> int:
     if dry_run:
         from launch.commands import show_what_would_run
         from launch.plan.config import load_study
-        from launch.plan.graph import build_graph
+        from launch.preflight import look_at
 
-        show_what_would_run(build_graph(load_study(path, overrides), str(path)), make_console())
+        show_what_would_run(look_at(load_study(path, overrides), str(path)), console)
         return 0
-    from launch.preflight import startable_graph
+    from launch.preflight import ready_to_start
     from launch.run import run_study
 
-    return run_study(startable_graph(path, overrides), make_console())
+    return run_study(ready_to_start(path, overrides), console)
 
 
-def _plan(path: Path, overrides: Sequence[str]) -> int:
+def _plan(path: Path, overrides: list[str], console: Console) -> int:
     from launch.forecast.tables import preflight_views
     from launch.plan.config import load_study
-    from launch.plan.graph import build_graph
-    from launch.state import study_states
-    from launch.tables import make_console, plan_summary, plan_table
+    from launch.preflight import look_at
+    from launch.tables import failures, plan_summary, plan_table
 
-    graph = build_graph(load_study(path, overrides), str(path))
-    states = study_states(graph.directory, graph.manifest)
-    console = make_console()
-    console.print(plan_table(graph, states), soft_wrap=True)
-    for view in preflight_views(graph, states):
+    snapshot = look_at(load_study(path, overrides), str(path))
+    console.print(plan_table(snapshot), soft_wrap=True)
+    for view in preflight_views(snapshot.graph, list(snapshot.states)):
         console.print(view, soft_wrap=True)
-    console.print(plan_summary(graph), markup=False, soft_wrap=True)
+    for line in (plan_summary(snapshot), *failures(snapshot.graph.directory, snapshot.states)):
+        console.print(line, markup=False, soft_wrap=True)
     return 0
 
 
-def _status(directory: Path, watch_s: float | None) -> int:
-    from launch.commands import show_status
-    from launch.tables import make_console
+def _of_directory(options: argparse.Namespace, console: Console) -> int:
+    from launch.commands import cancel, reset_failures, show_logs, show_status
 
-    show_status(directory, make_console(), every_s=watch_s)
-    return 0
-
-
-def _cancel(directory: Path, point: str | None) -> int:
-    from launch.commands import cancel
-    from launch.tables import make_console
-
-    return cancel(directory, point, make_console())
-
-
-def _retry(directory: Path, point: str | None) -> int:
-    from launch.commands import reset_failures
-    from launch.preflight import startable_graph
-    from launch.run import run_study
-    from launch.tables import make_console
-
-    console = make_console()
-    reset_failures(directory, point, console)
-    return run_study(startable_graph(directory, []), console)
-
-
-def _logs(directory: Path, point: str | None, lines: int) -> int:
-    from launch.commands import show_logs
-
-    show_logs(directory, point, lines)
+    match options.command:
+        case "status":
+            show_status(options.directory, console, every_s=options.watch)
+        case "logs":
+            show_logs(options.directory, options.point, options.lines)
+        case "cancel":
+            return cancel(options.directory, options.point, console)
+        case "retry":
+            reset_failures(options.directory, options.point, console)
+            return _study(options.directory, [], console, dry_run=False)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the machine says against a study before its first job starts, all of it at once. Torch-free."""
+"""Checks before the first job of a study starts: results, directory, target; all problems at once. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,46 +6,48 @@ import os
 from pathlib import Path
 
 from launch.plan.config import StudyConfig, load_study
-from launch.plan.graph import StudyGraph, build_graph
+from launch.plan.graph import build_graph
 from launch.plan.targets import SlurmTarget
-from launch.run import result_problems, up_to_date
-from launch.slurm.jobs import read_jobs
+from launch.slurm.jobs import read_jobs, study_records
 from launch.slurm.queue import SchedulerSilent, missing_commands, partitions, read_queue, refusal
+from launch.snapshot import Snapshot, take_snapshot
 from launch.tasks import Kind
 from pretrain.errors import ConfigError, Problem, did_you_mean
 
 
-def startable_graph(path: Path, overrides: list[str]) -> StudyGraph:
-    """The study's graph. Raises ConfigError with every problem of its points, its directory and its target.
+def look_at(study: StudyConfig, source: str) -> Snapshot:
+    """The study as it is now. Raises ConfigError with every problem of its points."""
+    graph = build_graph(study, source)
+    return take_snapshot(graph, study_records(graph.directory))
 
-    A study of which nothing is missing asks nothing of the machine.
+
+def ready_to_start(path: Path, overrides: list[str]) -> Snapshot:
+    """The study that ``path`` describes, checked. Raises ConfigError with every problem of its points, results,
+    directory and target; those of the target only where something is missing.
     """
-    study, source = load_study(path, overrides), str(path)
-    graph: StudyGraph | None = None
+    study = load_study(path, overrides)
+    snapshot: Snapshot | None = None
     problems: list[Problem] = []
     try:
-        graph = build_graph(study, source)
+        snapshot = look_at(study, str(path))
+        problems += snapshot.problems
     except ConfigError as error:
         problems += error.problems
-    if graph is not None:
-        problems += result_problems(graph)
-    if graph is None or problems or not up_to_date(graph):
+    if snapshot is None or not snapshot.up_to_date:
         problems += _directory_problems(study.study_directory) + _target_problems(study)
-        problems += _elsewhere(study)
-    if problems or graph is None:
-        raise ConfigError(source, problems)
-    return graph
+        problems += _jobs_elsewhere(study)
+    if problems or snapshot is None:
+        raise ConfigError(str(path), problems)
+    return snapshot
 
 
 def _directory_problems(directory: Path) -> list[Problem]:
     """Whether files can be made in ``directory``, or it in the nearest directory above that exists."""
     there = next(path for path in (directory, *directory.absolute().parents) if path.exists() or path.is_symlink())
     if not there.is_dir():
-        return [Problem("directory", f"got {directory}, but {there} is not a directory")]
+        return [Problem("directory", f"got {directory}, but {there} is not a directory; expected another path")]
     if not os.access(there, os.W_OK | os.X_OK):
-        return [
-            Problem("directory", f"got {directory}, but {there} is not writable for you; expected another directory")
-        ]
+        return [Problem("directory", f"got {directory}, but you may not write to {there}; expected another path")]
     return []
 
 
@@ -64,16 +66,17 @@ def _target_problems(study: StudyConfig) -> list[Problem]:
     asked = {"target.partition": target.partition, "target.evaluation.partition": target.evaluation.partition}
     for where, name in asked.items():
         if name is not None and not set(name.split(",")) <= set(known):
-            problems.append(Problem(where, f"got '{name}'{did_you_mean(name, known)}; there are {', '.join(known)}"))
+            hint = did_you_mean(name, known)
+            problems.append(Problem(where, f"got '{name}', expected one of {', '.join(known)}{hint}"))
     return problems or _refusals(study, target)
 
 
 def _refusals(study: StudyConfig, target: SlurmTarget) -> list[Problem]:
-    """What sbatch itself says against the jobs: accounts, qualities of service, more than any node has."""
+    """The jobs that sbatch itself refuses: accounts, qualities of service, more than any node has."""
     from launch.slurm.sbatch import sbatch_text
 
     kinds: dict[Kind, str] = {"train": "target", "probe": "target.evaluation"}
-    said = {
+    reasons = {
         where: refusal(
             sbatch_text(
                 study.study_directory,
@@ -85,11 +88,11 @@ def _refusals(study: StudyConfig, target: SlurmTarget) -> list[Problem]:
         )
         for kind, where in kinds.items()
     }
-    return [Problem(where, f"sbatch refuses such a job: {why}") for where, why in said.items() if why is not None]
+    return [Problem(where, f"sbatch refuses such a job: {why}") for where, why in reasons.items() if why is not None]
 
 
-def _elsewhere(study: StudyConfig) -> list[Problem]:
-    """Jobs that a study which is now to run here still has in Slurm."""
+def _jobs_elsewhere(study: StudyConfig) -> list[Problem]:
+    """The jobs in Slurm of a study that is now to run here."""
     if isinstance(study.target, SlurmTarget):
         return []
     ours = {job.job_id: job for job in read_jobs(study.study_directory) if job.ending is None}
@@ -97,9 +100,7 @@ def _elsewhere(study: StudyConfig) -> list[Problem]:
         return []
     queue = read_queue(ours)
     if queue is None:
-        raise SchedulerSilent(
-            "the study was last started on Slurm, which does not say what of it still runs; try again"
-        )
+        raise SchedulerSilent("the study was last started on Slurm, and squeue does not say what still runs; try again")
     alive = [number for number in queue if number in ours]
     if not alive:
         return []

@@ -1,105 +1,105 @@
-"""`launch study`: make the study's directory, do what is missing, build the report. Torch-free.
+"""`launch study`: make the study's directory, run what is missing, build the report. Torch-free.
 
 The directory: study.json study.yaml base.yaml lock logs/ points/<point>/ report/. study.yaml and base.yaml are
-copies, so that the directory alone says how to go on.
+copies, so that the directory alone is enough to continue the study.
 """
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import yaml
 from rich.console import Console
 
-from eval.study_manifest import REPORT_FILE, StudyManifest, read_manifest, write_manifest
-from launch.local.process import Outcome, RunningJob, StopRequest, stop_all
+from eval.study_manifest import REPORT_FILE, write_manifest
+from launch.local.process import Outcome, RunningTask, StopRequest, stop_all
 from launch.local.progress import Progress
 from launch.local.run import POLL_S, run_local
 from launch.local.torchrun import as_local, run_other_node, show_commands
-from launch.lock import study_lock
 from launch.plan.command_lines import REQUESTED_FILE
 from launch.plan.config import BASE_FILE, STUDY_FILE
 from launch.plan.graph import StudyGraph
 from launch.plan.targets import LocalTarget, SlurmTarget, TorchrunTarget
-from launch.slurm.records import study_records
-from launch.state import study_states
+from launch.slurm.jobs import read_jobs, study_records
+from launch.snapshot import Snapshot, take_snapshot
 from launch.tables import failures, result_table, status_table
-from launch.tasks import missing_tasks, report_is_old, report_task
-from pretrain.config import PretrainConfig
+from launch.tasks import report_task
 from pretrain.configio import dump_yaml
-from pretrain.errors import Problem
+from pretrain.errors import ConfigError
+from pretrain.lock import hold_directory
 from pretrain.rundir import write_text
 
 
-def run_study(graph: StudyGraph, console: Console) -> int:
-    """Do what is missing of the study, or see to it, and show its table; returns the exit status.
+def run_study(snapshot: Snapshot, console: Console) -> int:
+    """Run what is missing of the study, or submit it, and show its table; returns the exit status.
 
-    0: everything is there, or on its way in Slurm; 1: something failed; 128 + n: stopped by signal n, and will go on
-    when started again. Raises StudyLocked where somebody else works on it, SchedulerSilent where Slurm does not answer,
-    ConfigError where it refuses a job.
+    0: everything is there, or in Slurm's queue; 1: something failed; 128 + n: stopped by signal n, and continues when
+    started again. Raises DirectoryInUse where another launcher has the study, SchedulerSilent where Slurm does not
+    answer, ConfigError where it refuses a job.
     """
-    if up_to_date(graph):
-        return _show(graph, console, 0)
-    target = graph.config.target
-    match target:
-        case TorchrunTarget(node_rank=None):
-            show_commands(graph, target, console)
+    if snapshot.up_to_date:
+        return _show(snapshot, console, 0)
+    match snapshot.graph.config.target:
+        case TorchrunTarget(node_rank=None) as target:
+            show_commands(snapshot, target, console)
             return 0
-        case TorchrunTarget(node_rank=int(node_rank)) if node_rank > 0:
-            return run_other_node(graph, target, node_rank, console)
+        case TorchrunTarget(node_rank=int(node_rank)) as target if node_rank > 0:
+            return run_other_node(snapshot.missing, target, node_rank, console)
         case _:
-            return _show(graph, console, _run_locked(graph, console))
+            status, after = _run_locked(snapshot.graph, console)
+            return _show(after, console, status)
 
 
-def _run_locked(graph: StudyGraph, console: Console) -> int:
-    target = graph.config.target
-    with StopRequest().listening() as stop, study_lock(graph.directory) as lock:
-        if lock.note:
-            console.print(lock.note, markup=False)
-        write_study(graph)
-        match target:
-            case SlurmTarget():
-                from launch.slurm.submit import run_slurm  # submitit, which no other target needs
+def _run_locked(graph: StudyGraph, console: Console) -> tuple[int, Snapshot]:
+    """(exit status, the study afterwards)"""
+    with StopRequest().listening() as stop, hold_directory(graph.directory) as lock:
+        if lock.predecessor:
+            note = f"the launcher before, {lock.predecessor}, ended without releasing its lock"
+            console.print(f"{note}; continuing from its files", markup=False)
+        match graph.config.target:
+            case SlurmTarget() as target:
+                from launch.slurm.submit import settled_queue, submit_missing  # submitit, which no other target needs
 
-                return run_slurm(graph, target, console)
-            case TorchrunTarget():
-                return _do_missing(graph, as_local(target), console, stop, lock.descriptor)
-            case LocalTarget():
-                return _do_missing(graph, target, console, stop, lock.descriptor)
-            case _:
-                assert_never(target)
+                queue = settled_queue(read_jobs(graph.directory))
+                status = submit_missing(_prepared(graph), target, queue, console)
+                return status, take_snapshot(graph, study_records(graph.directory))
+            case TorchrunTarget() as target:
+                return _run_missing(_prepared(graph), as_local(target), console, stop, lock.descriptor)
+            case LocalTarget() as target:
+                return _run_missing(_prepared(graph), target, console, stop, lock.descriptor)
+            case unknown:
+                assert_never(unknown)
 
 
-def _show(graph: StudyGraph, console: Console, status: int) -> int:
-    states = study_states(graph.directory, graph.manifest, study_records(graph.directory))
-    on_its_way = isinstance(graph.config.target, SlurmTarget) and any(state.stage != "finished" for state in states)
-    console.print(status_table(states) if on_its_way else result_table(states), soft_wrap=True)
-    for line in failures(graph.directory, states):
+def _prepared(graph: StudyGraph) -> Snapshot:
+    """A snapshot under the lock, which another launcher may have held until now; the study's files are written."""
+    snapshot = take_snapshot(graph)
+    if snapshot.problems:
+        raise ConfigError(str(graph.directory), snapshot.problems)
+    write_study(snapshot)
+    return snapshot
+
+
+def _show(snapshot: Snapshot, console: Console, status: int) -> int:
+    directory, states = snapshot.graph.directory, snapshot.states
+    in_slurm = isinstance(snapshot.graph.config.target, SlurmTarget)
+    waits = in_slurm and any(state.stage != "finished" for state in states)
+    console.print(status_table(states) if waits else result_table(states), soft_wrap=True)
+    for line in failures(directory, states):
         console.print(line, markup=False, soft_wrap=True)
-    report = graph.directory / REPORT_FILE
-    if report.is_file():
-        console.print(f"report: {report}", markup=False, soft_wrap=True)
-    if on_its_way:
-        console.print(f"watch it: python -m launch status {graph.directory} --watch", markup=False, soft_wrap=True)
+    if (directory / REPORT_FILE).is_file():
+        console.print(f"report: {directory / REPORT_FILE}", markup=False, soft_wrap=True)
+    if waits:
+        console.print(f"watch it: python -m launch status {directory} --watch", markup=False, soft_wrap=True)
     return status
 
 
-def up_to_date(graph: StudyGraph) -> bool:
-    """True when every result is there, study.json says what the study is, and the report is newer than all of it."""
-    return not missing_tasks(graph) and _same_manifest(graph) and not report_is_old(graph)
-
-
-def result_problems(graph: StudyGraph) -> list[Problem]:
-    """Every result file in the study's directory that is damaged or not its point's."""
-    states = study_states(graph.directory, graph.manifest)
-    return [Problem(state.point.name, state.detail) for state in states if state.damaged]
-
-
-def write_study(graph: StudyGraph) -> None:
-    """Write the study's own files and the configuration of every point; files that say the same stay as they are."""
-    if not _same_manifest(graph):
+def write_study(snapshot: Snapshot) -> None:
+    """Write the study's own files and the configuration of every point; files that would not change are not touched."""
+    graph = snapshot.graph
+    if snapshot.manifest_is_old:
         write_manifest(graph.directory, graph.manifest)
     _write_if_changed(graph.directory / BASE_FILE, yaml.safe_dump(graph.base, sort_keys=False))
     study = graph.config.model_dump(mode="json", exclude={"directory"})
@@ -107,47 +107,36 @@ def write_study(graph: StudyGraph) -> None:
     for point in graph.points:
         path = graph.run(point).path
         run = point.config.run.model_copy(update={"directory": path})
-        config: PretrainConfig = point.config.model_copy(update={"run": run})
-        _write_if_changed(path / REQUESTED_FILE, dump_yaml(config))
+        _write_if_changed(path / REQUESTED_FILE, dump_yaml(point.config.model_copy(update={"run": run})))
 
 
-def _do_missing(graph: StudyGraph, target: LocalTarget, console: Console, stop: StopRequest, lock: int) -> int:
-    tasks = missing_tasks(graph)
-    with Progress(graph, tasks, console) as progress:
-        outcomes = run_local(tasks, target, watcher=progress, stop=stop, lock=lock)
-        well = all(task.key in outcomes and outcomes[task.key].state == "finished" for task in tasks)
-        if not stop.count and report_is_old(graph):
+def _run_missing(
+    snapshot: Snapshot, target: LocalTarget, console: Console, stop: StopRequest, lock: int
+) -> tuple[int, Snapshot]:
+    """(exit status, the study afterwards)"""
+    with Progress(snapshot, console) as progress:
+        outcomes = run_local(snapshot.missing, target, watcher=progress, stop=stop, lock=lock)
+        after = take_snapshot(snapshot.graph)
+        failed = any(task.key not in outcomes or outcomes[task.key].state != "finished" for task in snapshot.missing)
+        if not stop.count and after.report_is_old:
             progress.note("building the report")
-            outcome = _build_report(graph, stop, lock)
+            outcome = _build_report(snapshot.graph, stop, lock)
             if outcome.state == "failed":
                 progress.failed(outcome)
-            well = well and outcome.state == "finished"
+            failed = failed or outcome.state != "finished"
     if stop.number is not None:
-        console.print("stopped; start the study again to go on where it was")
-        return 128 + stop.number
-    return 0 if well else 1
+        console.print("stopped; start the study again to continue")
+        return 128 + stop.number, after
+    return int(failed), after
 
 
 def _build_report(graph: StudyGraph, stop: StopRequest, lock: int) -> Outcome:
-    running = RunningJob(report_task(graph).job, keep_open=[lock])
+    running = RunningTask(report_task(graph), keep_open=[lock])
     while (outcome := running.poll()) is None:
         if stop.count:
             return stop_all([running], hurry=stop)[0]
         time.sleep(POLL_S)
     return outcome
-
-
-def _same_manifest(graph: StudyGraph) -> bool:
-    """True when study.json differs from the manifest in nothing but the revision of the code."""
-    try:
-        written = read_manifest(graph.directory)
-    except (FileNotFoundError, ValueError):
-        return False
-    return _content(written) == _content(graph.manifest)
-
-
-def _content(manifest: StudyManifest) -> dict[str, Any]:
-    return manifest.model_dump(mode="json", exclude={"git_revision"})
 
 
 def _write_if_changed(path: Path, text: str) -> None:

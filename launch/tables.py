@@ -1,4 +1,7 @@
-"""Tables of a study for a person: its plan, its state, its results. Torch-free."""
+"""Tables of a study for a person: its plan, its state, its results. Torch-free.
+
+`TextTable` is a plain table of aligned columns; rich's own takes seconds for hundreds of rows.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,33 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from eval.study_manifest import StudyManifest
-from launch.plan.graph import StudyGraph
 from launch.plan.targets import LocalTarget, SlurmTarget, Target, TorchrunTarget, overlaps, side_by_side
-from launch.state import PointState, log_path, probe_stage
-from launch.tasks import missing_tasks
-
-# A plain table of aligned columns. rich's own takes seconds for hundreds of rows. Torch-free.
-
+from launch.snapshot import Snapshot
+from launch.state import PointState, log_path
+from pretrain.format import DASH, duration, number
 
 Cell = str | tuple[str, str]  # text, or (text, style)
 
 GAP = "   "
-NARROWEST_NAME = 16
+NARROWEST_NAME = 16  # of the first column; narrower, a name would fold into a column of single words
+LEFT_ALIGNED = ("state", "fingerprint", "host")  # columns of text; all others but the first hold numbers
+PIPE_WIDTH = 240  # wider than any table, so that a file or a pipe gets whole lines
+STYLES = {
+    "failed": "red",
+    "stopped": "yellow",
+    "queued": "blue",
+    "finished": "green",
+    "training": "cyan",
+    "evaluating": "cyan",
+}
 
 
-class Grid:
-    """Rows under a header; the first column is text and is folded where the terminal is narrow, numbers go right.
+class TextTable:
+    """Rows under a header. The first column holds names, which are folded where the terminal is narrow."""
 
-    left: names of further columns that hold text.
-    """
-
-    def __init__(self, *columns: str, left: Sequence[str] = ()) -> None:
+    def __init__(self, *columns: str) -> None:
         self._columns = columns
-        self._right = [index > 0 and name not in left for index, name in enumerate(columns)]
+        self._right = [index > 0 and name not in LEFT_ALIGNED for index, name in enumerate(columns)]
         self._rows: list[tuple[Cell, ...]] = []
 
     def add_row(self, *cells: Cell) -> None:
@@ -66,26 +73,15 @@ def _text(cell: Cell) -> str:
     return cell if isinstance(cell, str) else cell[0]
 
 
-PIPE_WIDTH = 240
-STYLES = {
-    "failed": "red",
-    "stopped": "yellow",
-    "queued": "blue",
-    "finished": "green",
-    "training": "cyan",
-    "evaluating": "cyan",
-}
-
-
 def make_console() -> Console:
-    """The terminal; where there is none, lines wide enough that no table is folded."""
+    """The terminal; in a pipe or a file, lines wide enough that no table is folded."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
-def plan_table(graph: StudyGraph, states: Sequence[PointState]) -> Grid:
+def plan_table(snapshot: Snapshot) -> TextTable:
     """Every derived number of every point."""
-    table = make_table(
+    table = TextTable(
         "point",
         "ranks",
         "batch/rank",
@@ -100,7 +96,7 @@ def plan_table(graph: StudyGraph, states: Sequence[PointState]) -> Grid:
         "fingerprint",
         "state",
     )
-    for point, state in zip(graph.points, states, strict=True):
+    for point, state in zip(snapshot.graph.points, snapshot.states, strict=True):
         plan = point.plan
         table.add_row(
             point.entry.name,
@@ -111,21 +107,20 @@ def plan_table(graph: StudyGraph, states: Sequence[PointState]) -> Grid:
             f"{plan.total_steps:,}",
             f"{plan.warmup_steps:,}",
             f"{plan.peak_learning_rate:.4g}",
-            f"{plan.negatives_per_anchor:,}" if plan.negatives_per_anchor else "–",
+            f"{plan.negatives_per_anchor:,}" if plan.negatives_per_anchor else DASH,
             f"{plan.feature_width:,}",
-            f"{plan.loss_bytes_per_rank / 2**20:,.1f} MiB" if plan.loss_bytes_per_rank else "–",
+            f"{plan.loss_bytes_per_rank / 2**20:,.1f} MiB" if plan.loss_bytes_per_rank else DASH,
             plan.fingerprint,
             _stage(state),
         )
     return table
 
 
-def plan_summary(graph: StudyGraph) -> str:
-    """What the study takes, and what of it is left; one line each."""
+def plan_summary(snapshot: Snapshot) -> str:
+    """The size of the study, and how much of it is left; one line each."""
+    graph, tasks = snapshot.graph, snapshot.missing
     total = sum(point.images_seen for point in graph.points)
-    tasks = missing_tasks(graph)
-    images = {point.entry.name: point.images_seen for point in graph.points}
-    left = sum(images[task.point.entry.name] for task in tasks if task.kind == "train" and task.point is not None)
+    left = sum(task.point.images_seen for task in tasks if task.kind == "train" and task.point is not None)
     runs = sum(task.kind == "train" for task in tasks)
     probes = sum(task.kind == "probe" for task in tasks)
     asked = sum(len(curve.points) for question in graph.manifest.questions for curve in question.curves)
@@ -136,7 +131,7 @@ def plan_summary(graph: StudyGraph) -> str:
         f"left to do: {runs} runs ({left:,} images), {probes} evaluations",
         _target_line(graph.config.target),
     ]
-    return "\n".join(lines + [f"first: {' '.join(task.job.command)}" for task in tasks if task.kind == "data"])
+    return "\n".join(lines + [f"first: {' '.join(task.command)}" for task in tasks if task.kind == "data"])
 
 
 def _target_line(target: Target) -> str:
@@ -154,39 +149,39 @@ def _target_line(target: Target) -> str:
             assert_never(target)
 
 
-def status_table(states: Sequence[PointState]) -> Grid:
+def status_table(states: Sequence[PointState]) -> TextTable:
     """How far every point is."""
     columns = ("step", "images/s", "loss", "time left", "host", "restarts", "updated", "top-1 %", "kNN %")
-    table = make_table("point", "state", *columns)
+    table = TextTable("point", "state", *columns)
     now = time.time()
     for state in states:
         table.add_row(
             state.point.name,
             _stage(state),
-            "–" if state.step is None else f"{state.step:,} / {state.total_steps or 0:,}",
-            _number(state.images_per_second, ",.0f"),
-            _number(state.loss, ".4f"),
+            DASH if state.step is None else f"{state.step:,} / {state.total_steps or 0:,}",
+            number(state.images_per_second, ",.0f"),
+            number(state.loss, ".4f"),
             duration(state.remaining_s),
-            state.host or "–",
-            _number(state.restarts, "d"),
-            "–" if state.updated is None else f"{duration(now - state.updated)} ago",
-            _number(state.top1, ".2f"),
-            _number(state.knn_top1, ".2f"),
+            state.host or DASH,
+            number(state.restarts, "d"),
+            DASH if state.updated is None else f"{duration(now - state.updated)} ago",
+            number(state.top1, ".2f"),
+            number(state.knn_top1, ".2f"),
         )
     return table
 
 
-def result_table(states: Sequence[PointState]) -> Grid:
-    """What came out of every point."""
-    table = make_table("point", "seed", "top-1 %", "kNN %", "time", "images/s", "state")
+def result_table(states: Sequence[PointState]) -> TextTable:
+    """The accuracies and the time of every point."""
+    table = TextTable("point", "seed", "top-1 %", "kNN %", "time", "images/s", "state")
     for state in states:
         table.add_row(
             state.point.name.replace(f",seed={state.point.seed}", ""),
             str(state.point.seed),
-            _number(state.top1, ".2f"),
-            _number(state.knn_top1, ".2f"),
+            number(state.top1, ".2f"),
+            number(state.knn_top1, ".2f"),
             duration(state.train_seconds),
-            _number(state.images_per_second, ",.0f"),
+            number(state.images_per_second, ",.0f"),
             _stage(state),
         )
     return table
@@ -210,32 +205,6 @@ def failures(directory: Path, states: Sequence[PointState]) -> Iterator[str]:
             yield f"{state.point.name}: {state.detail}"
 
 
-def stages(manifest: StudyManifest) -> list[str]:
-    """Names of all stages of a point, in order."""
-    return ["train", *(probe_stage(probe) for probe in manifest.probes)]
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for a person: 42 s, 3 min 20 s, 2 h 05 min."""
-    if seconds is None:
-        return "–"
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def make_table(first: str, *columns: str) -> Grid:
-    """An empty table of numbers, states and fingerprints."""
-    return Grid(first, *columns, left=("state", "fingerprint", "host"))
-
-
 def _stage(state: PointState) -> Cell:
     style = STYLES.get(state.stage)
     return (state.stage, style) if style else state.stage
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

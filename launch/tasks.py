@@ -1,12 +1,26 @@
-"""What is left to do of a study: data first, then for each point its run and its evaluations. Torch-free."""
+"""What is left to do of a study: data first, then for each point its run and its evaluations. Torch-free.
+
+The words of this package for points and for what is run:
+
+    PointRequest   a point that a question or a baseline asks for                        plan/points
+    StudyPoint     one run of the study: configuration, derived numbers, manifest entry  plan/points
+    PointState     how far a point is                                                    state
+    Task           one command to run: writes data, trains, evaluates or reports         here
+    TaskRecord     what is known of a task's latest start                                state
+    RunningTask    a task that this launcher has started on this machine                 local/process
+    SlurmJob       one submission of a task to Slurm                                     slurm/jobs
+    QueueRow       a job as squeue shows it                                              slurm/queue
+    RankCommand    what each process of a Slurm job becomes                              slurm/rank
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from eval.study_manifest import FILE_NAME, REPORT_FILE, Probe
+from eval.study_manifest import REPORT_FILE, Probe
 from launch.plan.command_lines import (
     data_command,
     evaluation_ranks,
@@ -15,16 +29,26 @@ from launch.plan.command_lines import (
     report_command,
     training_command,
 )
-from launch.plan.graph import StudyGraph, StudyPoint
-from launch.state import evaluated, log_path, probe_stage, trained
+from launch.plan.graph import StudyGraph
+from launch.plan.points import StudyPoint
+from launch.state import PointState, log_path, probe_result, probe_stage
 from pretrain.config import DataConfig
 from pretrain.data.catalog import beton_path
 
+Kind = Literal["data", "train", "probe", "report"]
+
 
 @dataclass(frozen=True)
-class Job:
-    """What to run. Its log and record lie in ``directory``/logs; it is done well only if ``result`` exists then."""
+class Task:
+    """One command to run, and what has to finish before it.
 
+    key: its name in jobs.json, unique within the study. stage: names its log and its record in ``directory``/logs.
+    label: for a person. result: the file that exists once it has finished. needs: keys of the tasks that must have
+    finished before it starts. point: None for data and the report.
+    """
+
+    key: str
+    kind: Kind
     stage: str
     label: str
     command: tuple[str, ...]
@@ -32,95 +56,93 @@ class Job:
     result: Path | None = None
     processes: int = 1
     environment: dict[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    point: StudyPoint | None = None
 
     @property
     def log(self) -> Path:
         return log_path(self.directory, self.stage)
 
 
-Kind = Literal["data", "train", "probe", "report"]
+def missing_tasks(graph: StudyGraph, states: Sequence[PointState]) -> list[Task]:
+    """What is left to do, in the order to start it in: data, then for each point its run and its evaluations.
 
-
-@dataclass(frozen=True)
-class Task:
-    """A job in its place: ``needs`` are the keys of the tasks that must have ended well before it starts."""
-
-    key: str
-    kind: Kind
-    job: Job
-    needs: tuple[str, ...] = ()
-    point: StudyPoint | None = None
+    All points of the first seed come first, those that train nothing before the others: faults show early. Nothing is
+    to be done for a point whose result is damaged, until a person has moved that away.
+    """
+    index = {seed: number for number, seed in enumerate(graph.config.seeds)}
+    pairs = [pair for pair in zip(graph.points, states, strict=True) if not pair[1].damaged]
+    pairs.sort(key=lambda pair: (index[pair[0].entry.seed], pair[0].images_seen > 0))
+    data: dict[str, Task] = {}
+    tasks = []
+    for point, state in pairs:
+        if state.trained and not state.missing_probes:
+            continue
+        needs: tuple[str, ...] = ()
+        source = point.config.data
+        if not beton_path(source.directory, source.split).is_file():
+            needs = (f"data {source.directory}",)
+            data.setdefault(needs[0], _data_task(graph, source, needs[0]))
+        if not state.trained:
+            tasks.append(_training_task(graph, point, needs))
+            needs = (tasks[-1].key,)
+        tasks += [_probe_task(graph, point, probe, needs) for probe in state.missing_probes]
+    return [*data.values(), *tasks]
 
 
 def report_task(graph: StudyGraph) -> Task:
     """The report of the study, whatever it needs."""
-    directory = graph.directory
-    variables = job_environment(processes=1)
-    job = Job("report", "report", report_command(directory), directory, directory / REPORT_FILE, environment=variables)
-    return Task("report", "report", job)
-
-
-def report_is_old(graph: StudyGraph) -> bool:
-    """True when some result, or study.json, is newer than the report; False where there is nothing to report."""
-    report = graph.directory / REPORT_FILE
-    runs = [graph.run(point) for point in graph.points]
-    results = [run.result for run in runs]
-    results += [run.evaluation(p.task, p.fingerprint) / "result.json" for run in runs for p in graph.manifest.probes]
-    found = [path for path in results if path.is_file()]
-    if not found or not report.is_file():
-        return bool(found)
-    return max(path.stat().st_mtime for path in (*found, graph.directory / FILE_NAME)) > report.stat().st_mtime
-
-
-def missing_tasks(graph: StudyGraph) -> list[Task]:
-    """What is left to do, in the order to start it in: data, then for each point its run and its evaluations.
-
-    All points of the first seed come first, the cheapest before the others: what is wrong shows early.
-    """
-    index = {seed: number for number, seed in enumerate(graph.config.seeds)}
-    order = sorted(graph.points, key=lambda point: (index[point.entry.seed], point.images_seen > 0))
-    data: dict[str, Task] = {}
-    tasks = []
-    for point in order:
-        run, name = graph.run(point), point.entry.name
-        probes = [probe for probe in graph.manifest.probes if not evaluated(run, point.entry, probe)]
-        done = trained(run, point.entry)
-        if done and not probes:
-            continue
-        needs: tuple[str, ...] = ()
-        source = point.config.data
-        if not _data_there(source):
-            needs = (f"data {source.directory}",)
-            data.setdefault(needs[0], _data_task(graph, source, needs[0]))
-        if not done:
-            tasks.append(_training_task(graph, point, needs))
-            needs = (f"train {name}",)
-        tasks += [_probe_task(graph, point, probe, needs) for probe in probes]
-    return [*data.values(), *tasks]
-
-
-def _data_there(data: DataConfig) -> bool:
-    return beton_path(data.directory, data.split).is_file()
+    return Task(
+        key="report",
+        kind="report",
+        stage="report",
+        label="report",
+        command=report_command(graph.directory),
+        directory=graph.directory,
+        result=graph.directory / REPORT_FILE,
+        environment=job_environment(processes=1),
+    )
 
 
 def _data_task(graph: StudyGraph, data: DataConfig, key: str) -> Task:
-    name = data.dataset.replace("/", "_")
-    result = beton_path(data.directory, data.split)
-    return Task(key, "data", Job(f"data-{name}", f"data {data.dataset}", data_command(data), graph.directory, result))
+    return Task(
+        key=key,
+        kind="data",
+        stage=f"data-{data.dataset.replace('/', '_')}",
+        label=f"data {data.dataset}",
+        command=data_command(data),
+        directory=graph.directory,
+        result=beton_path(data.directory, data.split),
+    )
 
 
 def _training_task(graph: StudyGraph, point: StudyPoint, needs: tuple[str, ...]) -> Task:
     run, target = graph.run(point), graph.config.target
-    command = training_command(run.path, target)
-    job = Job("train", f"train {point.entry.name}", command, run.path, run.result, processes=target.ranks_per_node)
-    return Task(job.label, "train", job, needs, point)
+    return Task(
+        key=f"train {point.entry.name}",
+        kind="train",
+        stage="train",
+        label=f"train {point.entry.name}",
+        command=training_command(run.path, target),
+        directory=run.path,
+        result=run.result,
+        processes=target.ranks_per_node,
+        needs=needs,
+        point=point,
+    )
 
 
 def _probe_task(graph: StudyGraph, point: StudyPoint, probe: Probe, needs: tuple[str, ...]) -> Task:
-    run, stage = graph.run(point), probe_stage(probe)
-    result = run.evaluation(probe.task, probe.fingerprint) / "result.json"
-    target = graph.config.target
-    command = probe_command(run.path, probe.task, probe.overrides, target)
-    ranks = evaluation_ranks(target, probe.task)
-    job = Job(stage, f"{probe.task} {point.entry.name}", command, run.path, result, processes=ranks)
-    return Task(f"{stage} {point.entry.name}", "probe", job, needs, point)
+    run, target = graph.run(point), graph.config.target
+    return Task(
+        key=f"{probe_stage(probe)} {point.entry.name}",
+        kind="probe",
+        stage=probe_stage(probe),
+        label=f"{probe.task} {point.entry.name}",
+        command=probe_command(run.path, probe.task, probe.overrides, target),
+        directory=run.path,
+        result=probe_result(run, probe),
+        processes=evaluation_ranks(target, probe.task),
+        needs=needs,
+        point=point,
+    )

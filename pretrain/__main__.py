@@ -13,10 +13,10 @@ from pretrain.config import PretrainConfig
 from pretrain.configio import dump_yaml, load
 from pretrain.data.catalog import image_count
 from pretrain.errors import ConfigError, Problem
+from pretrain.lock import HANDOVER_S, hold_directory
 from pretrain.plan import TrainPlan, make_plan
 from pretrain.preemption import EXIT_CODE, Preemption, requeue_and_wait
 from pretrain.rundir import RunDirectory, directory_of, environment, read_json, write_json, write_text
-from pretrain.runlock import hold_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (status := gave_up_before(directory)) is not None:
             return status
         if first:
-            lock.enter_context(hold_run(directory.path))
+            lock.enter_context(hold_directory(directory.path, where="run.directory", handover_s=HANDOVER_S))
             prepare(directory, config, plan)
     except ConfigError as error:
         lock.close()

@@ -166,7 +166,7 @@ def _problem(model: type[BaseModel], data: Any, detail: ErrorDetails) -> Problem
         hint = did_you_mean(given, re.findall(r"'([^']*)'", str(expected)))
     key = str(detail.get("ctx", {}).get("discriminator", "")).strip("'")
     if detail["type"] == "union_tag_not_found":
-        return Problem(f"{where}.{key}", "is missing; it says which kind of section this is")
+        return Problem(f"{where}.{key}", "is missing; expected the kind of this section")
     if detail["type"] == "union_tag_invalid":
         tags = str(detail["ctx"]["expected_tags"])
         tag = str(detail["ctx"]["tag"])
@@ -244,6 +244,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[tuple[float, float], Field(strict=False)]
 
 
+# YAML has neither tuples nor paths, so these two convert in spite of the strict schema.
 FilePath = Annotated[Path, Field(strict=False)]
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pretrain.config import LogConfig, PretrainConfig
+from pretrain.format import duration
 from pretrain.plan import TrainPlan
 from pretrain.rundir import RunDirectory, read_json_lines, write_json, write_text
 
@@ -93,7 +94,7 @@ class MetricsLog:
         total = self._plan.total_steps
         eta_s = (total - step) * self._plan.global_batch_size / max(images_per_second, 1e-9)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        line = f"step {step}/{total}  {shown}  {images_per_second:,.0f} images/s  {_duration(eta_s)} left"
+        line = f"step {step}/{total}  {shown}  {images_per_second:,.0f} images/s  {duration(eta_s)} left"
         if sys.stderr.isatty():
             bar = "━" * round(20 * step / max(total, 1))
             end = "\n" if step == total else ""
@@ -109,12 +110,6 @@ class MetricsLog:
         self._write_progress({"state": state, "step": self._last[0], "total_steps": self._plan.total_steps})
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if state == "finished" else 1)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class _WandbCopy:

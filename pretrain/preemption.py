@@ -1,4 +1,8 @@
-"""Signals that ask a run to stop. A handler only sets a flag; the loop saves and leaves at the next step boundary."""
+"""Signals that ask a run to stop, and the requeueing of its Slurm job. Torch-free.
+
+A signal handler only sets a flag; the loop saves and leaves at the next step boundary. Then the job is requeued, if the
+launcher marked it so: a run started by hand inside an allocation must not requeue that allocation.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,10 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 # What a run that was asked to stop, and saved, exits with (EX_TEMPFAIL: try again later).
 EXIT_CODE = 75
+# Set by the launcher to the job's number, e.g. 1234_5 for an element of an array.
+VARIABLE = "BIGBATCH_REQUEUE_JOB"
+ANSWER_S = 30.0  # how long a command of Slurm's may take; a controller that is slower counts as silent
+END_S = 60.0  # Slurm ends a job that was requeued well within this time
 
 
 class Preemption:
@@ -38,15 +46,15 @@ class Preemption:
 
 
 def hold_back_signals() -> None:
-    """Let the signals wait from now on, also in the program that this process becomes, until ``install``."""
+    """Block the signals from now on, also in the program that this process executes, until ``install``."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Threads and processes that are started inside never see the signals, which Slurm sends to all of a job's.
+    """Threads and processes that are started inside never see the signals, which Slurm sends to every process of a job.
 
-    A rank's helpers (loader threads, wandb's process) must live until its checkpoint is written.
+    Loader threads and wandb's process must live until the rank's checkpoint is written.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -55,22 +63,11 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# Give a job that was asked to stop back to Slurm, which starts it again. Torch-free.
-#
-# Only for jobs that the launcher marked so: a run that somebody starts by hand inside an allocation is none of Slurm's.
-
-
-# Set by the launcher to the job's number, e.g. 1234_5 for an element of an array.
-VARIABLE = "BIGBATCH_REQUEUE_JOB"
-ANSWER_S = 30.0  # a controller that answers later is as good as none
-END_S = 60.0  # Slurm ends a job that it takes back well within this time
-
-
 def requeue_and_wait(*, first: bool) -> None:
-    """Called by every rank after the checkpoint is written. The first rank requeues the job, the others wait for it.
+    """Called by every rank after the checkpoint is written: the first rank requeues the job, the others wait.
 
-    Nobody may simply end: a job whose ranks end inside the time that Slurm gives them before a preemption counts as
-    done, and is not started again.
+    No rank may simply end: a job whose ranks end within the grace time before a preemption counts as completed, and
+    Slurm does not start it again.
     """
     job = os.environ.get(VARIABLE)
     if not job:
@@ -89,9 +86,9 @@ def requeue_and_wait(*, first: bool) -> None:
 
 
 def requeue(job: str) -> str | None:
-    """Requeue ``job`` if it is running; returns why it could not be, None where it was.
+    """Requeue ``job`` if it is running; returns the reason where that failed, else None.
 
-    Slurm would also revive a job that was cancelled or has ended.
+    Other states are refused here, because Slurm would also requeue a job that was cancelled or has ended.
     """
     state = job_state(job)
     if state != "RUNNING":

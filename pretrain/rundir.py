@@ -69,7 +69,7 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def whole_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file that becomes ``path`` when the block ends well, and vanishes when it does not."""
+    """Open a temporary file that becomes ``path`` when the block ends, and is removed when the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     temporary = Path(name)

@@ -15,7 +15,7 @@ MAX_FUNCTION_LINES = 60
 
 # Within pretrain an import may point only to an earlier row, or stay in its row.
 PRETRAIN_ROWS: list[set[str]] = [
-    {"errors", "choices", "configio", "preemption", "runlock", "collectives", "kernels", "randomness"},
+    {"errors", "choices", "configio", "format", "preemption", "lock", "collectives", "kernels", "randomness"},
     {"objectives.settings", "objectives.config", "models.config", "optim.config"},
     {"config", "dist", "gradients"},
     {"rundir"},
@@ -34,7 +34,8 @@ LAUNCH_MAY_IMPORT = {
     "pretrain.models.config",
     "pretrain.objectives.config",
     "pretrain.objectives.settings",
-    "pretrain.runlock",
+    "pretrain.format",
+    "pretrain.lock",
     "pretrain.plan",
     "pretrain.rundir",
     "pretrain.preemption",

@@ -7,8 +7,9 @@ from typing import Any
 
 from pretrain.config import OBJECTIVE_LABELS, OPTIMIZER_LABELS
 from pretrain.data.sources.registry import SOURCES
+from pretrain.format import DASH as DASH
+from pretrain.format import duration as duration
 
-DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -32,17 +33,6 @@ def count(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return DASH
     return f"{value:,.0f}"
-
-
-def duration(seconds: float | None) -> str:
-    """``42 s``, ``3 min 05 s`` or ``2 h 07 min``, or a dash."""
-    if seconds is None or not math.isfinite(seconds):
-        return DASH
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def setting(value: Any) -> str:

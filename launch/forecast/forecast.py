@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from launch.forecast.communication import Links, StepTimes, communication
 from launch.forecast.model_size import ModelSize, model_size
-from launch.plan.graph import StudyPoint
+from launch.plan.points import StudyPoint
 from launch.plan.targets import Hardware, Target
 from launch.state import PointState
 from pretrain.config import PretrainConfig

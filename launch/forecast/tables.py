@@ -10,7 +10,7 @@ from launch.forecast.forecast import Forecast, forecast, measured_rate, usable_b
 from launch.plan.graph import StudyGraph
 from launch.plan.targets import Hardware, LocalTarget, Target, visible_gpus
 from launch.state import PointState
-from launch.tables import Grid, make_table
+from launch.tables import TextTable
 
 SHOWN_RANKS = (1, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -42,8 +42,8 @@ def _has_gpus(target: Target) -> bool:
     return getattr(target, "gpus", 1) > 0 or "hardware" in target.model_fields_set
 
 
-def _table(found: dict[str, Forecast], hardware: Hardware) -> Grid:
-    table = make_table(
+def _table(found: dict[str, Forecast], hardware: Hardware) -> TextTable:
+    table = TextTable(
         "memory and time on one GPU",
         "activations",
         "loss",
@@ -105,7 +105,7 @@ def _part(found: dict[str, Forecast], name: str) -> int:
 def _scaling(graph: StudyGraph, target: Target, rate: float) -> Iterator[RenderableType]:
     """For the point with the largest batch on each rank."""
     point = max(graph.points, key=lambda point: point.plan.batch_size_per_rank)
-    table = make_table(
+    table = TextTable(
         "GPUs", "global batch", "gathers", "batch norm", "gradients", "growth of the loss", "efficiency", "images/s"
     )
     for row in weak_scaling(point, target, images_per_second=rate):

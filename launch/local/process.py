@@ -1,4 +1,4 @@
-"""A job of this machine: one command, its output in a log, its record beside it, and its end, asked for or not."""
+"""Tasks as processes of this machine: started with a log and a record, watched, and stopped when asked to."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from pathlib import Path
 from types import FrameType
 
 from launch.plan.command_lines import command_line
-from launch.state import JobRecord, write_record
-from launch.tasks import Job
+from launch.state import TaskRecord, write_record
+from launch.tasks import Task
 from pretrain.preemption import EXIT_CODE as PREEMPTED
 
 # torchrun gives its ranks 30 s after SIGTERM before it kills them, and a run saves a checkpoint in that time.
 GRACE_S = 45.0
-TAIL_LINES = 30
+TAIL_LINES = 30  # of a failed task's log: a Python traceback and what led to it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended. ``tail``: last lines of its output, where it failed."""
+    """How a task ended. ``tail``: last lines of its output, where it failed."""
 
-    job: Job
+    task: Task
     state: str  # finished, failed or stopped
     exit_status: int
     seconds: float
     tail: str = ""
 
 
-class RunningJob:
-    """A started job: a process group of its own, so that a terminal's Ctrl-C reaches the launcher alone."""
+class RunningTask:
+    """A started task: a process group of its own, so that a terminal's Ctrl-C reaches the launcher alone."""
 
-    def __init__(self, job: Job, *, keep_open: Sequence[int] = ()) -> None:
-        """Start ``job``; it inherits the descriptors ``keep_open``. Raises OSError where it cannot be started."""
-        self.job = job
+    def __init__(self, task: Task, *, keep_open: Sequence[int] = ()) -> None:
+        """Start ``task``; it inherits the descriptors ``keep_open``. Raises OSError where it cannot be started."""
+        self.task = task
         self.started = time.time()
         self._stopping = False
         self._descendants: list[int] = []
         self._outcome: Outcome | None = None
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            log.write(f"$ {command_line(job.command)}\n".encode())
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        with task.log.open("ab") as log:
+            log.write(f"$ {command_line(task.command)}\n".encode())
             log.flush()
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                job.command,
+                task.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **job.environment},
+                env={**os.environ, **task.environment},
                 start_new_session=True,
                 pass_fds=tuple(keep_open),
             )
@@ -70,7 +70,7 @@ class RunningJob:
 
     def _end(self, status: int) -> Outcome:
         self._kill_descendants()
-        missing = self.job.result is not None and not self.job.result.is_file()
+        missing = self.task.result is not None and not self.task.result.is_file()
         if not missing and status == 0:
             state = "finished"
         else:
@@ -78,10 +78,10 @@ class RunningJob:
         self._record(state, status)
         tail = ""
         if state == "failed":
-            tail = readable_tail(self.job.log, self._log_start)
+            tail = readable_tail(self.task.log, self._log_start)
             if status == 0:
-                tail += f"\n(ended with exit status 0, but without {self.job.result})"
-        return Outcome(self.job, state, status, time.time() - self.started, tail)
+                tail += f"\n(ended with exit status 0, but without {self.task.result})"
+        return Outcome(self.task, state, status, time.time() - self.started, tail)
 
     def ask_to_stop(self) -> None:
         """SIGTERM to its process group: a run saves a checkpoint and ends."""
@@ -90,7 +90,7 @@ class RunningJob:
         _signal_group(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to it and all that it started, in whatever group (torchrun gives each rank one of its own)."""
+        """SIGKILL to it and to all that it started, in any process group (torchrun gives each rank its own)."""
         self._stopping = True
         self._descendants = [*descendants(self._process.pid), *self._descendants]
         _signal_group(self._process.pid, signal.SIGKILL)
@@ -98,17 +98,17 @@ class RunningJob:
         self._kill_descendants()
 
     def _kill_descendants(self) -> None:
-        """End what a stopped job left behind: nothing, where it stopped in good order."""
+        """Kill the processes that a stopped task has left behind, if any."""
         for pid in self._descendants:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
     def _record(self, state: str, status: int | None = None) -> None:
-        record = JobRecord.model_validate(
+        record = TaskRecord.model_validate(
             {
-                "stage": self.job.stage,
+                "stage": self.task.stage,
                 "state": state,
-                "command": command_line(self.job.command),
+                "command": command_line(self.task.command),
                 "host": platform.node(),
                 "pid": self._process.pid,
                 "started": self.started,
@@ -116,25 +116,25 @@ class RunningJob:
                 "exit_status": status,
             }
         )
-        write_record(self.job.directory, record)
+        write_record(self.task.directory, record)
 
 
-def stop_all(running: Sequence[RunningJob], *, hurry: StopRequest, grace_s: float = GRACE_S) -> list[Outcome]:
-    """Ask every job to stop, kill what has not after ``grace_s`` or at a second signal, and say how they ended."""
-    for job in running:
-        job.ask_to_stop()
+def stop_all(running: Sequence[RunningTask], *, hurry: StopRequest, grace_s: float = GRACE_S) -> list[Outcome]:
+    """Ask every task to stop; kill those that run after ``grace_s`` or at a second signal. Returns how they ended."""
+    for task in running:
+        task.ask_to_stop()
     deadline = time.monotonic() + grace_s
     first = hurry.count
-    while any(job.poll() is None for job in running):
+    while any(task.poll() is None for task in running):
         if time.monotonic() > deadline or hurry.count > first:
-            for job in running:
-                job.kill()
+            for task in running:
+                task.kill()
         time.sleep(0.05)
-    return [outcome for job in running if (outcome := job.poll()) is not None]
+    return [outcome for task in running if (outcome := task.poll()) is not None]
 
 
 class StopRequest:
-    """Signals that ask the launcher to stop only count here; its loop looks at the count."""
+    """Counts the signals that ask the launcher to stop; its loop looks at the count."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -175,7 +175,7 @@ def readable_tail(log: Path, start: int = 0, lines: int = TAIL_LINES) -> str:
     """Last lines of ``log`` after byte ``start``, without what torchrun adds about the failure of its ranks."""
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(start, size - 2**18))
+        file.seek(max(start, size - 2**18))  # 256 KiB hold the lines asked for; a log may have gigabytes
         text = file.read().decode(errors="replace")
     kept = [line.rpartition("\r")[2] for line in text.rstrip().split("\n")]
     report = next((number for number, line in enumerate(kept) if _FAILURE_REPORT.match(line)), None)

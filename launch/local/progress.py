@@ -1,9 +1,8 @@
-"""What a person sees while a study runs: one bar for all of it, one for each running job; plain lines in a pipe."""
+"""The console while a study runs: one bar for all of it, one for each running task; plain lines in a pipe."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -11,29 +10,27 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from launch.local.process import Outcome
-from launch.plan.graph import StudyGraph
-from launch.state import PointState, point_state, read_result, study_states
-from launch.tables import duration
+from launch.snapshot import Snapshot
+from launch.state import PointState, point_state, read_result
 from launch.tasks import Task
+from pretrain.format import duration
 
-REFRESH_S = 0.5
-LINE_EVERY_S = 30.0
+REFRESH_S = 0.5  # of the bars
+LINE_EVERY_S = 30.0  # in a pipe, where every line stays
 
 
 class Progress:
-    """Tells how the jobs of a study go; a `launch.local.run.Watcher`."""
+    """Shows how the tasks of a study go; a `launch.local.run.Watcher`."""
 
-    def __init__(self, graph: StudyGraph, tasks: Sequence[Task], console: Console) -> None:
-        self._graph, self._console = graph, console
-        self._number = {task.key: number for number, task in enumerate(tasks, start=1)}
-        self._images = {point.entry.name: point.images_seen for point in graph.points}
-        self._total = sum(self._images.values())
-        states = study_states(graph.directory, graph.manifest)
-        self._seen = {state.point.name: state.images_seen for state in states}
+    def __init__(self, snapshot: Snapshot, console: Console) -> None:
+        self._graph, self._console = snapshot.graph, console
+        self._number = {task.key: number for number, task in enumerate(snapshot.missing, start=1)}
+        self._total = sum(point.images_seen for point in snapshot.graph.points)
+        self._seen = {state.point.name: state.images_seen for state in snapshot.states}
         self._began, self._at_start = time.monotonic(), sum(self._seen.values())
         self._paced = False
         self._next_look = self._next_line = 0.0
-        self._last_words: set[str] = set()  # of jobs that failed
+        self._causes: set[str] = set()  # last lines of the tasks that failed
         self._bars: Bars | None = None
         self._overall: TaskID | None = None
         self._rows: dict[str, TaskID] = {}
@@ -65,55 +62,55 @@ class Progress:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def started(self, task: Task) -> None:
-        """A job was started."""
+        """A task was started."""
         if self._bars is None:
-            self.note(f"[{self._number[task.key]}/{len(self._number)}] {task.job.label}")
+            self.note(f"[{self._number[task.key]}/{len(self._number)}] {task.label}")
         else:
             total = task.point.plan.total_steps if task.kind == "train" and task.point is not None else None
-            self._rows[task.key] = self._bars.add_task(f"  {task.job.label}", total=total, note="")
+            self._rows[task.key] = self._bars.add_task(f"  {task.label}", total=total, note="")
         self._next_line = time.monotonic() + LINE_EVERY_S
 
     def ended(self, task: Task, outcome: Outcome) -> None:
-        """A job ended."""
+        """A task ended."""
         if self._bars is not None and task.key in self._rows:
             self._bars.remove_task(self._rows.pop(task.key))
-        self._look(task)
+        state = self._look(task)
         trained = task.kind == "train" and task.point is not None and task.point.images_seen > 0
         self._paced = self._paced or (trained and outcome.state == "finished")
         if outcome.state == "failed":
             self.failed(outcome)
         elif outcome.state == "stopped":
-            self.note(f"{task.job.label}: stopped after {duration(outcome.seconds)}")
+            self.note(f"{task.label}: stopped after {duration(outcome.seconds)}")
         else:
-            self.note(f"{task.job.label}: done in {duration(outcome.seconds)}{self._gain(task)}{self._left()}")
+            self.note(f"{task.label}: done in {duration(outcome.seconds)}{_gain(task, state)}{self._left()}")
 
     def failed(self, outcome: Outcome) -> None:
-        """A job failed: say so, with the end of what it printed, unless another printed the same."""
-        self.note(f"{outcome.job.label}: FAILED with exit status {outcome.exit_status}; the end of {outcome.job.log}:")
+        """A task failed: print the end of its log; the last line alone where another failed with the same."""
+        task = outcome.task
+        self.note(f"{task.label}: FAILED with exit status {outcome.exit_status}; the end of {task.log}:")
         lines = outcome.tail.split("\n")
-        known = lines[-1] in self._last_words
-        self._last_words.add(lines[-1])
+        known = lines[-1] in self._causes
+        self._causes.add(lines[-1])
         self.note("\n".join(f"    {line}" for line in (lines[-1:] if known else lines)))
 
     def skipped(self, task: Task, because: Task) -> None:
-        """A job is not started, since one that it needs failed."""
-        self.note(f"{task.job.label}: not started, since {because.job.label} failed")
+        """A task is not started, because one that it needs failed."""
+        self.note(f"{task.label}: not started, since {because.label} failed")
 
     def tick(self, running: list[Task]) -> None:
-        """Look at the files of what runs, and show it."""
+        """Read the progress of the runs, and show it."""
         now = time.monotonic()
         if now < self._next_look:
             return
         self._paced = False
         self._next_look = now + REFRESH_S
         for task in running:
-            state = self._look(task)
-            if task.kind != "train" or state is None:
-                continue
+            if task.kind != "train" or (state := self._look(task)) is None:
+                continue  # an evaluation writes nothing before its result
             if self._bars is not None:
                 self._bars.update(self._rows[task.key], completed=state.step or 0, note=_numbers(state))
             elif now >= self._next_line and state.step is not None:
-                self.note(f"  {task.job.label}: {_numbers(state)}; study {self._share():.0%}{self._left()}")
+                self.note(f"  {task.label}: {_numbers(state)}; study {self._share():.0%}{self._left()}")
                 self._next_line = now + LINE_EVERY_S
         if self._bars is not None and self._overall is not None:
             left = self._left().removeprefix(", ")
@@ -125,17 +122,6 @@ class Progress:
         state = point_state(self._graph.directory, task.point.entry, self._graph.manifest.probes)
         self._seen[task.point.entry.name] = state.images_seen
         return state
-
-    def _gain(self, task: Task) -> str:
-        """What the job brought, e.g. its accuracy."""
-        if task.point is None:
-            return ""
-        if task.kind == "train":
-            state = point_state(self._graph.directory, task.point.entry, self._graph.manifest.probes)
-            return f", {state.images_per_second:,.0f} images/s" if state.images_per_second else ""
-        result = read_result(task.job.result) if task.job.result is not None else None
-        top1 = (result or {}).get("top1")  # its own: fine-tuning, for one, has a table instead
-        return f", top-1 {top1:.2f} %" if isinstance(top1, int | float) else ""
 
     def _share(self) -> float:
         return sum(self._seen.values()) / self._total if self._total else 1.0
@@ -150,6 +136,15 @@ class Progress:
             return ""
         pace = (time.monotonic() - self._began) / (done - self._at_start)
         return f", about {duration(pace * (self._total - done))} left"
+
+
+def _gain(task: Task, state: PointState | None) -> str:
+    """What the task has brought: its speed, or its accuracy."""
+    if task.kind == "train":
+        return f", {state.images_per_second:,.0f} images/s" if state is not None and state.images_per_second else ""
+    result = read_result(task.result) if task.kind == "probe" and task.result is not None else None
+    top1 = (result or {}).get("top1")  # fine-tuning, for one, has a table instead
+    return f", top-1 {top1:.2f} %" if isinstance(top1, int | float) else ""
 
 
 def _numbers(state: PointState) -> str:

@@ -1,6 +1,6 @@
 """A study on this machine: data first, then every missing run and evaluation, a few at a time. Torch-free.
 
-A failed job stops only what needs it.
+A task that fails stops only those that need it.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from launch.local.process import Outcome, RunningJob, StopRequest, stop_all
+from launch.local.process import Outcome, RunningTask, StopRequest, stop_all
 from launch.plan.command_lines import job_environment
 from launch.plan.targets import LocalTarget, overlaps, side_by_side
-from launch.tasks import Job, Kind, Task
+from launch.tasks import Kind, Task
 
-POLL_S = 0.2
+POLL_S = 0.2  # between two looks at what runs: short beside the start of any task
 
 
 class Watcher(Protocol):
-    """Who is told how the jobs go."""
+    """Follows the tasks of a study."""
 
     def started(self, task: Task) -> None:
-        """A job was started."""
+        """A task was started."""
 
     def ended(self, task: Task, outcome: Outcome) -> None:
-        """A job ended."""
+        """A task ended."""
 
     def skipped(self, task: Task, because: Task) -> None:
-        """A job is not started, since one that it needs failed."""
+        """A task is not started, because one that it needs failed."""
 
     def tick(self, running: list[Task]) -> None:
         """Called several times a second."""
@@ -36,14 +36,14 @@ class Watcher(Protocol):
 
 @dataclass
 class _Slots:
-    """Which of the machine's places are taken: ``runs`` for everything, ``extra`` for evaluations alone."""
+    """Which slots of the machine are taken: ``runs`` for everything, ``extra`` for evaluations alone."""
 
     runs: int
     extra: int
     taken: dict[int, str] = field(default_factory=dict)
 
     def free(self, kind: Kind) -> int | None:
-        """Number of a place for a job of ``kind``; None where all are taken."""
+        """Number of a slot for a task of ``kind``; None where all are taken."""
         own = range(self.runs, self.runs + self.extra) if kind == "probe" and self.extra else range(self.runs)
         return next((slot for slot in own if slot not in self.taken), None)
 
@@ -52,37 +52,37 @@ class _Slots:
 
 
 def run_local(
-    tasks: list[Task], target: LocalTarget, *, watcher: Watcher, stop: StopRequest, lock: int
+    tasks: Sequence[Task], target: LocalTarget, *, watcher: Watcher, stop: StopRequest, lock: int
 ) -> Mapping[str, Outcome]:
     """Run ``tasks`` and return how each that was started ended, by key. A request to stop ends all of them.
 
-    ``lock``: descriptor that every job inherits, so that it outlives this process with them.
+    lock: descriptor that every task inherits, so that the study stays locked until the last of them has ended.
     """
     runner = _Runner(tasks, target, watcher, lock)
     try:
         while runner.waiting or runner.running:
             if stop.count:
                 runner.waiting.clear()
-                runner.collect(stop_all([job for _, job in runner.running.values()], hurry=stop))
+                runner.collect(stop_all(list(runner.running.values()), hurry=stop))
                 break
             runner.skip_unreachable()
             runner.start_ready()
-            ended = [outcome for _, job in runner.running.values() if (outcome := job.poll()) is not None]
+            ended = [outcome for task in runner.running.values() if (outcome := task.poll()) is not None]
             runner.collect(ended)
-            watcher.tick([task for task, _ in runner.running.values()])
+            watcher.tick([running.task for running in runner.running.values()])
             if runner.running and not ended:
                 time.sleep(POLL_S)
     finally:  # nothing survives an error of our own
-        stop_all([job for _, job in runner.running.values()], hurry=stop)
+        stop_all(list(runner.running.values()), hurry=stop)
     return runner.outcomes
 
 
 class _Runner:
-    """Who waits, who runs, who ended how."""
+    """The tasks that wait, those that run, and how the others ended."""
 
-    def __init__(self, tasks: list[Task], target: LocalTarget, watcher: Watcher, lock: int) -> None:
+    def __init__(self, tasks: Sequence[Task], target: LocalTarget, watcher: Watcher, lock: int) -> None:
         self.waiting = list(tasks)
-        self.running: dict[str, tuple[Task, RunningJob]] = {}
+        self.running: dict[str, RunningTask] = {}
         self.outcomes: dict[str, Outcome] = {}
         self._lost: dict[str, Task] = {}
         self._target, self._watcher, self._lock = target, watcher, lock
@@ -97,7 +97,7 @@ class _Runner:
             self._watcher.skipped(task, because)
 
     def start_ready(self) -> None:
-        """Start every task that has a place and all that it needs."""
+        """Start every task for which there is a slot and whose needs have finished."""
         for task in list(self.waiting):
             pending = {other.key for other in self.waiting} | set(self.running)
             slot = self._slots.free(task.kind)
@@ -105,22 +105,19 @@ class _Runner:
                 continue
             self.waiting.remove(task)
             self._slots.taken[slot] = task.key
-            job = _placed(task, slot, self._target, self._overlap)
-            self.running[task.key] = (task, RunningJob(job, keep_open=[self._lock]))
+            placed = _placed(task, slot, self._target, self._overlap)
+            self.running[task.key] = RunningTask(placed, keep_open=[self._lock])
             self._watcher.started(task)
 
     def collect(self, ended: Sequence[Outcome]) -> None:
-        """Take jobs that ended out of their places."""
-        by_job = {(outcome.job.directory, outcome.job.stage): outcome for outcome in ended}
-        for key, (task, _) in list(self.running.items()):
-            outcome = by_job.get((task.job.directory, task.job.stage))
-            if outcome is None:
-                continue
-            del self.running[key]
-            self._slots.release(key)
-            self.outcomes[key] = outcome
+        """Free the slots of the tasks that ended."""
+        for outcome in ended:
+            task = outcome.task
+            del self.running[task.key]
+            self._slots.release(task.key)
+            self.outcomes[task.key] = outcome
             if outcome.state != "finished":
-                self._lost[key] = task
+                self._lost[task.key] = task
             self._watcher.ended(task, outcome)
 
 
@@ -136,15 +133,15 @@ def _unreachable(waiting: list[Task], failed: Mapping[str, Task]) -> list[tuple[
     return found
 
 
-def _placed(task: Task, slot: int, target: LocalTarget, overlap: bool) -> Job:
-    """The task's job with the variables of the place that it got."""
+def _placed(task: Task, slot: int, target: LocalTarget, overlap: bool) -> Task:
+    """The task with the environment variables of its slot."""
     runs = side_by_side(target)
     busy = target.ranks * runs
     if task.kind == "probe" and overlap:
-        variables = job_environment(processes=task.job.processes, side_by_side=busy + 1, first_gpu=busy)
+        variables = job_environment(processes=task.processes, side_by_side=busy + 1, first_gpu=busy)
     elif task.kind == "data":
         variables = job_environment(processes=1)
     else:
         first_gpu = None if runs == 1 else slot * target.ranks
-        variables = job_environment(processes=task.job.processes, side_by_side=runs, first_gpu=first_gpu)
-    return replace(task.job, environment=variables)
+        variables = job_environment(processes=task.processes, side_by_side=runs, first_gpu=first_gpu)
+    return replace(task, environment=variables)

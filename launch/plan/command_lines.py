@@ -1,4 +1,4 @@
-"""The exact command lines of a study. Whatever starts a job, starts one of these. Torch-free."""
+"""The exact command lines of a study, the same on every target. Torch-free."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from pretrain.config import DataConfig
 
 # The configuration that a point was asked to run with, in its directory; config.yaml is what the run itself writes.
 REQUESTED_FILE = "requested.yaml"
-
-
-# torchrun would start ranks again on a store that still holds the addresses of those that are gone.
+# Otherwise torchrun restarts ranks on a store that still holds the addresses of the ranks that died.
 ANOTHER_STORE = ("env", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
 
 
 def training_command(directory: Path, target: Target, *, node_rank: int = 0) -> tuple[str, ...]:
-    """The run whose ``requested.yaml`` lies in ``directory``: its ranks on one machine, or those of one node.
+    """The run whose ``requested.yaml`` lies in ``directory``: all its ranks, or those of one node.
 
-    On Slurm this is the command of each rank, which srun starts.
+    On Slurm it is the command of a single rank; srun starts all of them.
     """
     run = ("-m", "pretrain", str(directory / REQUESTED_FILE), f"run.directory={directory}")
     match target:
@@ -38,7 +36,7 @@ def training_command(directory: Path, target: Target, *, node_rank: int = 0) -> 
 
 
 def _standalone(ranks: int, restarts: int = 0) -> tuple[str, ...]:
-    """torchrun for the ranks of one machine; one rank needs none, whose start costs as long as the run's own."""
+    """torchrun for the ranks of one machine; none for one rank, since it would double the time to start."""
     if ranks == 1:
         return ()
     again = (f"--max-restarts={restarts}",) if restarts else ()
@@ -66,7 +64,7 @@ def evaluation_ranks(target: Target, task: str) -> int:
 
 
 def probe_command(run_directory: Path, task: str, overrides: Sequence[str], target: Target) -> tuple[str, ...]:
-    """One evaluation of the run in ``run_directory``; on Slurm the command of each of its ranks."""
+    """One evaluation of the run in ``run_directory``; on Slurm the command of a single rank."""
     torchrun = () if isinstance(target, SlurmTarget) else _standalone(evaluation_ranks(target, task))
     return (sys.executable, *torchrun, "-m", "eval", task, str(run_directory), *overrides)
 
@@ -77,20 +75,20 @@ def report_command(study_directory: Path) -> tuple[str, ...]:
 
 
 def data_command(data: DataConfig) -> tuple[str, ...]:
-    """What writes the data that a run reads."""
+    """The command that writes the data of a run."""
     return (sys.executable, "-m", "pretrain.data.write_beton", data.dataset, str(data.directory))
 
 
 def command_line(command: Sequence[str]) -> str:
-    """``command`` as one line for a shell, with whatever Python is active there."""
+    """``command`` as one line for a shell; ``python`` stands for the Python that runs this, wherever it lies."""
     return shlex.join(["python" if part == sys.executable else part for part in command])
 
 
 def job_environment(*, processes: int, side_by_side: int = 1, first_gpu: int | None = None) -> dict[str, str]:
     """Variables of a job of ``processes`` processes, one of ``side_by_side`` such jobs on this machine.
 
-    Each process gets its share of the cores, at least one. Where there are GPUs and ``first_gpu`` is given, the job
-    sees only its own: as many as it has processes, from that one on, counted round where there are fewer.
+    Each process gets its share of the cores, at least one. With ``first_gpu``, the job sees as many GPUs as it has
+    processes, from that one on; where there are fewer, numbering starts again at the first.
     """
     variables = {
         "OMP_NUM_THREADS": str(max(1, cores() // (processes * side_by_side))),

@@ -16,7 +16,7 @@ from launch.plan.targets import LocalTarget, Target
 from pretrain.configio import FilePath, Section, apply_overrides, parse_yaml, read_yaml, validate
 from pretrain.errors import ConfigError, Problem
 
-# What `launch study` leaves in the study's directory, so that the directory alone says how to go on.
+# `launch study` writes these into the study's directory, so that the directory alone is enough to continue it.
 STUDY_FILE = "study.yaml"
 BASE_FILE = "base.yaml"
 
@@ -42,16 +42,16 @@ class QuestionConfig(Section):
     @model_validator(mode="after")
     def _axes(self) -> QuestionConfig:
         if not self.grid and not self.zip:
-            raise ValueError("varies nothing; expected grid: {key: [values]} or zip: {key: [values]}")
+            raise ValueError("got no axis, expected grid: {key: [values]} or zip: {key: [values]}")
         both = sorted(set(self.grid) & set(self.zip))
         if both:
-            raise ValueError(f"{', '.join(both)} is in grid and in zip; expected one of them")
+            raise ValueError(f"got {', '.join(both)} in grid and in zip, expected it in one of them")
         lengths = {key: len(values) for key, values in self.zip.items()}
         if len(set(lengths.values())) > 1:
             given = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-            raise ValueError(f"the lists of zip belong together, but {given} values")
+            raise ValueError(f"got lists of different lengths in zip ({given}), expected as many values in each")
         if "seed" in {*self.grid, *self.zip, *self.set}:
-            raise ValueError("sets seed, which the study's own seeds vary")
+            raise ValueError("got seed, expected it among the study's seeds alone")
         return self
 
 
@@ -96,9 +96,9 @@ class StudyConfig(Section):
         names = [question.name for question in self.questions] + [baseline.name for baseline in self.baselines]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"the name {', '.join(twice)} is used twice among questions and baselines")
+            raise ValueError(f"got {', '.join(twice)} twice, expected different names of questions and baselines")
         if not names:
-            raise ValueError("has no points; expected at least one of questions or baselines")
+            raise ValueError("got no points, expected at least one question or baseline")
         return self
 
     @property
@@ -130,7 +130,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
 
 def _with_target(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """``data`` with the contents of the file that ``target`` names, where it names one; without a name it is local."""
+    """``data`` with its target read from the file that ``target`` may name; a target without a name is local."""
     if isinstance(data.get("target"), str):
         data["target"] = read_yaml(folder / data["target"])
     if isinstance(data.get("target"), dict):
@@ -139,7 +139,7 @@ def _with_target(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _with_changes(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """``data`` with each ``set.a.b=value`` as the dotted key "a.b" of its ``set``, after those of the file."""
+    """``data`` with each ``set.a.b=value`` added to its ``set`` as the dotted key "a.b", after the file's keys."""
     changes = dict(data.get("set") or {})
     for override in overrides:
         key, equals, text = override.removeprefix("set.").partition("=")

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from eval.config import evaluation_config, evaluation_fingerprint
-from eval.study_manifest import FILE_NAME, Baseline, Curve, Point, Probe, Question, StudyManifest, read_manifest
-from launch.plan.command_lines import command_line, training_command
-from launch.plan.config import Changes, QuestionConfig, StudyConfig
-from launch.plan.points import PlannedPoint, PointRequest, plan_points, point_requests, short_value
-from pretrain.config import PretrainConfig
+from eval.study_manifest import FILE_NAME, Baseline, Curve, Probe, Question, StudyManifest, read_manifest
+from launch.plan.config import BaselineConfig, Changes, QuestionConfig, StudyConfig
+from launch.plan.points import PointRequest, StudyPoint, plan_points, point_requests, short_value
 from pretrain.configio import flatten, parse_yaml, read_yaml
 from pretrain.errors import ConfigError, Problem, did_you_mean
 from pretrain.plan import TrainPlan
 from pretrain.rundir import RunDirectory, git_revision
 
 PLAN_NUMBERS = tuple(field.name for field in fields(TrainPlan) if field.name != "fingerprint")
-
-
-@dataclass(frozen=True)
-class StudyPoint:
-    """One run of the study: its entry in the manifest, its configuration, its derived numbers."""
-
-    entry: Point
-    config: PretrainConfig
-    plan: TrainPlan
-
-    @property
-    def images_seen(self) -> int:
-        """Images that the whole run looks at."""
-        return self.plan.total_steps * self.plan.global_batch_size
 
 
 @dataclass(frozen=True)
@@ -59,16 +42,17 @@ def build_graph(study: StudyConfig, source: str) -> StudyGraph:
     """
     base = read_yaml(study.base)
     asked = point_requests(study)
-    planned, problems = plan_points(base, asked, target=study.target, source=source)
+    planned, problems = plan_points(study, base, asked, source)
     problems += _axis_problems(study, asked, planned)
     probes, probe_problems = _probes(study)
     problems += probe_problems
     if problems:
         raise ConfigError(source, problems)
-    done = [point for point in planned if point is not None]
-    points = _points(study, done)
-    names = {point.entry.fingerprint: point.entry.name for point in points}
-    placed = [(request, point, names[point.plan.fingerprint]) for request, point in zip(asked, done, strict=True)]
+    placed = [(request, point) for request, point in zip(asked, planned, strict=True) if point is not None]
+    unique: dict[str, StudyPoint] = {}
+    for _, point in placed:
+        unique.setdefault(point.entry.fingerprint, point)
+    points = tuple(unique.values())
     source, base_name = _origin(study, source)
     manifest = StudyManifest(
         name=study.name,
@@ -82,7 +66,7 @@ def build_graph(study: StudyConfig, source: str) -> StudyGraph:
             Baseline(
                 name=baseline.name,
                 title=baseline.title,
-                points=tuple(name for request, _, name in placed if request.owner == f"baselines.{baseline.name}"),
+                points=tuple(point.entry.name for request, point in placed if request.owner == _owner(baseline)),
             )
             for baseline in study.baselines
         ),
@@ -91,44 +75,12 @@ def build_graph(study: StudyConfig, source: str) -> StudyGraph:
     return StudyGraph(study, base, study.study_directory, manifest, points)
 
 
-def _points(study: StudyConfig, planned: Sequence[PlannedPoint]) -> tuple[StudyPoint, ...]:
-    """One point for each different fingerprint, under the first name that it was given."""
-    unique: dict[str, PlannedPoint] = {}
-    for point in planned:
-        unique.setdefault(point.plan.fingerprint, point)
-    existing = _existing_directories(study.study_directory)
-    points: list[StudyPoint] = []
-    taken: set[str] = set()
-    for key, point in unique.items():
-        name = point.label if point.label not in taken else f"{point.label},{key[:6]}"
-        taken.add(name)
-        directory = existing.get(key) or f"points/{_slug(name)}-{key}"
-        command = training_command(study.study_directory / directory, study.target)
-        entry = Point(
-            name=name,
-            directory=directory,
-            fingerprint=key,
-            seed=point.config.seed,
-            world_size=study.target.ranks,
-            settings=point.settings,
-            plan=point.plan.to_json(),
-            command=command_line(command),
-        )
-        points.append(StudyPoint(entry, point.config, point.plan))
-    return tuple(points)
-
-
-def _existing_directories(directory: Path) -> dict[str, str]:
-    """Fingerprint to relative directory of the points that are there, under whatever name they were started."""
-    return {path.name.rpartition("-")[2]: f"points/{path.name}" for path in sorted((directory / "points").glob("*-*"))}
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name.replace(",", "-"))[:100]
+def _owner(asking: QuestionConfig | BaselineConfig) -> str:
+    return f"{'questions' if isinstance(asking, QuestionConfig) else 'baselines'}.{asking.name}"
 
 
 def _origin(study: StudyConfig, source: str) -> tuple[str, str]:
-    """(study YAML, base YAML) that the study was first started from, also where its directory is what we were given."""
+    """(study YAML, base YAML) that the study was first started from; the manifest has them where only DIR was given."""
     directory = study.study_directory
     if Path(source).resolve() == directory.resolve() and (directory / FILE_NAME).is_file():
         manifest = read_manifest(directory)
@@ -136,19 +88,18 @@ def _origin(study: StudyConfig, source: str) -> tuple[str, str]:
     return source, str(study.base)
 
 
-def _question(question: QuestionConfig, placed: Sequence[tuple[PointRequest, PlannedPoint, str]]) -> Question:
+def _question(question: QuestionConfig, placed: Sequence[tuple[PointRequest, StudyPoint]]) -> Question:
     curves: dict[str, dict[tuple[float, str], None]] = {}
-    own = [point for request, point, _ in placed if request.owner == f"questions.{question.name}"]
+    own = [point for request, point in placed if request.owner == _owner(question)]
     named = question.x_scale == "category"
     categories = list(dict.fromkeys(short_value(_value(question.x, point)) for point in own)) if named else []
-    for request, point, name in placed:
-        if request.owner == f"questions.{question.name}":
-            label = ""
-            if question.lines is not None:
-                label = f"{question.lines.rpartition('.')[2]} = {short_value(_value(question.lines, point))}"
-            value = _value(question.x, point)
-            x = categories.index(short_value(value)) if named else value
-            curves.setdefault(label, {})[float(x), name] = None
+    for point in own:
+        label = ""
+        if question.lines is not None:
+            label = f"{question.lines.rpartition('.')[2]} = {short_value(_value(question.lines, point))}"
+        value = _value(question.x, point)
+        x = categories.index(short_value(value)) if named else value
+        curves.setdefault(label, {})[float(x), point.entry.name] = None
     return Question(
         name=question.name,
         title=question.title,
@@ -165,13 +116,13 @@ def _question(question: QuestionConfig, placed: Sequence[tuple[PointRequest, Pla
 
 
 def _axis_problems(
-    study: StudyConfig, asked: Sequence[PointRequest], planned: Sequence[PlannedPoint | None]
+    study: StudyConfig, asked: Sequence[PointRequest], planned: Sequence[StudyPoint | None]
 ) -> list[Problem]:
-    """What is wrong with the keys that the questions are drawn over: unknown ones, and values that are no numbers."""
+    """Problems of the questions' axes: unknown keys, and values that are not numbers."""
     problems = []
     for question in study.questions:
         pairs = zip(asked, planned, strict=True)
-        own = [p for request, p in pairs if p is not None and request.owner == f"questions.{question.name}"]
+        own = [p for request, p in pairs if p is not None and request.owner == _owner(question)]
         for role, key in (("x", question.x), ("lines", question.lines)):
             if key is None or not own:
                 continue
@@ -185,8 +136,8 @@ def _axis_problems(
                 continue
             odd = [value for point in own if not _is_number(value := _value(key, point))]
             if role == "x" and odd:
-                wanted = f"expected x_scale: category, or numbers, such as the plan's: {', '.join(PLAN_NUMBERS)}"
-                problems.append(Problem(where, f"'{key}' is {odd[0]!r} at some point, {wanted}"))
+                expected = f"expected numbers, such as the plan's ({', '.join(PLAN_NUMBERS)}), or x_scale: category"
+                problems.append(Problem(where, f"'{key}' is {odd[0]!r} at some point; {expected}"))
             elif role == "x" and question.x_scale != "linear" and min(_value(key, point) for point in own) <= 0:
                 problems.append(
                     Problem(where, f"'{key}' is not positive at some point; expected x_scale: linear for it")
@@ -197,7 +148,7 @@ def _axis_problems(
 _UNKNOWN = object()
 
 
-def _value(key: str, point: PlannedPoint) -> Any:
+def _value(key: str, point: StudyPoint) -> Any:
     if key in PLAN_NUMBERS:
         return getattr(point.plan, key)
     node: Any = point.config.model_dump(mode="json")
@@ -215,17 +166,17 @@ def _is_number(value: Any) -> bool:
 def _probes(study: StudyConfig) -> tuple[tuple[Probe, ...], list[Problem]]:
     probes: dict[tuple[str, str], Probe] = {}
     problems = []
-    for number, wanted in enumerate(study.probes):
-        overrides = tuple(f"{key}={override_text(value)}" for key, value in wanted.set.items())
+    for number, asked in enumerate(study.probes):
+        overrides = tuple(f"{key}={override_text(value)}" for key, value in asked.set.items())
         try:
-            fingerprint = evaluation_fingerprint(wanted.task, evaluation_config(wanted.task, overrides))
+            fingerprint = evaluation_fingerprint(asked.task, evaluation_config(asked.task, overrides))
         except ConfigError as error:
             problems += [
                 Problem(f"probes.{number}.{problem.where}".rstrip("."), problem.message) for problem in error.problems
             ]
             continue
-        probe = Probe(task=wanted.task, fingerprint=fingerprint, overrides=overrides)
-        probes.setdefault((wanted.task, fingerprint), probe)
+        probe = Probe(task=asked.task, fingerprint=fingerprint, overrides=overrides)
+        probes.setdefault((asked.task, fingerprint), probe)
     return tuple(probes.values()), problems
 
 

@@ -1,4 +1,8 @@
-"""The points that a study asks for: changes to the base configuration, validated and planned. Torch-free."""
+"""The points that a study asks for: changes to the base configuration, validated and planned. Torch-free.
+
+A question asks for points (`PointRequest`); requests that mean the same result are one point (`StudyPoint`), which is
+trained once.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from eval.study_manifest import Point
+from launch.plan.command_lines import command_line, training_command
 from launch.plan.config import Changes, QuestionConfig, StudyConfig
-from launch.plan.targets import Target
 from pretrain.config import DataConfig, PretrainConfig, fingerprint
 from pretrain.configio import deep_copy, flatten, set_by_path, validate
 from pretrain.data.catalog import beton_path, existing_beton, image_count
@@ -24,9 +30,9 @@ BATCH_OF_ONE_GPU = ("batch_size", "batch_size_per_gpu", "batch_size_per_rank", "
 class PointRequest:
     """A point that a question or a baseline asks for.
 
-    owner: who asks, e.g. ``questions.batch_size``.
+    owner: the question or baseline, e.g. ``questions.batch_size``.
     changes: dotted keys to values, in the order in which they are set; without the seed.
-    what: what sets the point apart from the owner's others, e.g. ``global_batch_size=256``.
+    what: how the point differs from the owner's others, e.g. ``global_batch_size=256``.
     """
 
     owner: str
@@ -41,13 +47,20 @@ class PointRequest:
 
 
 @dataclass(frozen=True)
-class PlannedPoint:
-    """A run of the study. ``label`` is what the first to ask for it called it."""
+class StudyPoint:
+    """One run of the study: its entry in the manifest, its configuration, its derived numbers.
 
-    label: str
+    Its name is the label of the first request for it.
+    """
+
+    entry: Point
     config: PretrainConfig
     plan: TrainPlan
-    settings: Changes
+
+    @property
+    def images_seen(self) -> int:
+        """Images that the whole run looks at."""
+        return self.plan.total_steps * self.plan.global_batch_size
 
 
 def point_requests(study: StudyConfig) -> list[PointRequest]:
@@ -74,15 +87,19 @@ def combinations(question: QuestionConfig) -> Iterator[Changes]:
 
 
 def plan_points(
-    base: Mapping[str, Any], asked: Sequence[PointRequest], *, target: Target, source: str
-) -> tuple[list[PlannedPoint | None], list[Problem]]:
-    """(the planned point of every request, None where it cannot be; every problem once, with who has it)."""
-    planned: list[PlannedPoint | None] = []
-    before = _base_settings(base)
+    study: StudyConfig, base: Mapping[str, Any], asked: Sequence[PointRequest], source: str
+) -> tuple[list[StudyPoint | None], list[Problem]]:
+    """(the point of every request, None where it cannot be planned; every problem once, with where it occurs).
+
+    Requests for the same result, that is of one fingerprint, share one entry of the manifest; each keeps its own
+    configuration, since the value on its axis need not be part of the fingerprint.
+    """
+    planned: list[StudyPoint | None] = []
+    planner = _Planner(study, base, source)
     found: dict[tuple[str, str], list[PointRequest]] = {}
     for request in asked:
         try:
-            planned.append(_plan_point(base, before, request, target=target, source=source))
+            planned.append(planner.point_of(request))
         except ConfigError as error:
             planned.append(None)
             for problem in error.problems:
@@ -90,15 +107,72 @@ def plan_points(
     return planned, [_shared_problem(*key, having, asked) for key, having in found.items()]
 
 
-def _plan_point(
-    base: Mapping[str, Any], before: Changes, request: PointRequest, *, target: Target, source: str
-) -> PlannedPoint:
+class _Planner:
+    """Plans one request after the other; keeps what they share."""
+
+    def __init__(self, study: StudyConfig, base: Mapping[str, Any], source: str) -> None:
+        self._study, self._base, self._source = study, base, source
+        self._base_settings = _base_settings(base)
+        self._existing = _existing_directories(study.study_directory)
+        self._images: dict[tuple[str, Path, str], int] = {}  # of each split: reading its index costs more than planning
+        self._entries: dict[str, Point] = {}
+        self._names: set[str] = set()
+
+    def point_of(self, request: PointRequest) -> StudyPoint:
+        """The point of ``request``, under the name of the first request for the same result. Raises ConfigError."""
+        config, target = _config_of(self._base, request, self._source), self._study.target
+        plan = make_plan(
+            config,
+            images=self._image_count(config.data),
+            world_size=target.ranks,
+            ranks_per_node=target.ranks_per_node,
+            source=self._source,
+        )
+        if plan.fingerprint not in self._entries:
+            self._entries[plan.fingerprint] = self._entry(request.label, config, plan)
+        return StudyPoint(self._entries[plan.fingerprint], config, plan)
+
+    def _entry(self, label: str, config: PretrainConfig, plan: TrainPlan) -> Point:
+        name = label if label not in self._names else f"{label},{plan.fingerprint[:6]}"
+        self._names.add(name)
+        directory = self._existing.get(plan.fingerprint) or f"points/{_slug(name)}-{plan.fingerprint}"
+        command = training_command(self._study.study_directory / directory, self._study.target)
+        return Point(
+            name=name,
+            directory=directory,
+            fingerprint=plan.fingerprint,
+            seed=config.seed,
+            world_size=self._study.target.ranks,
+            settings=_differences(self._base_settings, config),
+            plan=plan.to_json(),
+            command=command_line(command),
+        )
+
+    def _image_count(self, data: DataConfig) -> int:
+        key = (data.dataset, data.directory, data.split)
+        if key not in self._images:
+            self._images[key] = _count_images(data, self._source)
+        return self._images[key]
+
+
+def _existing_directories(directory: Path) -> dict[str, str]:
+    """Fingerprint to relative directory of the points on disk, under whatever name they were started."""
+    return {path.name.rpartition("-")[2]: f"points/{path.name}" for path in sorted((directory / "points").glob("*-*"))}
+
+
+def _slug(name: str) -> str:
+    # A file name may have 255 bytes; 100 leave room for the fingerprint, and for whatever a file system adds.
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name.replace(",", "-"))[:100]
+
+
+def _config_of(base: Mapping[str, Any], request: PointRequest, source: str) -> PretrainConfig:
+    """``base`` with the request's changes. Raises ConfigError."""
     data = deep_copy(base)
     problems = []
     for key, value in {**request.changes, "seed": request.seed}.items():
         if key.rpartition(".")[2] in BATCH_OF_ONE_GPU:
-            wanted = "expected global_batch_size: a change of GPUs must not change it, and with it the experiment"
-            problems.append(Problem(key, f"is the batch of one GPU; {wanted}"))
+            expected = "expected global_batch_size: a change of GPUs must not change it, and with it the experiment"
+            problems.append(Problem(key, f"is the batch of one GPU; {expected}"))
             continue
         try:
             set_by_path(data, key, deep_copy(value) if isinstance(value, Mapping) else value)
@@ -106,16 +180,11 @@ def _plan_point(
             problems.append(Problem(key, str(error)))
     if problems:
         raise ConfigError(source, problems)
-    config = validate(PretrainConfig, data, source)
-    images = _images(config.data, source)
-    plan = make_plan(
-        config, images=images, world_size=target.ranks, ranks_per_node=target.ranks_per_node, source=source
-    )
-    return PlannedPoint(request.label, config, plan, _differences(before, config))
+    return validate(PretrainConfig, data, source)
 
 
-def _images(data: DataConfig, source: str) -> int:
-    """Number of images of the split. Raises ConfigError where it is unknown, or what is there is not the data set."""
+def _count_images(data: DataConfig, source: str) -> int:
+    """Number of images of the split. Raises ConfigError where it is unknown, or the file holds another data set."""
     try:
         images = image_count(data.dataset, data.directory, data.split)
         if beton_path(data.directory, data.split).is_file():
@@ -123,8 +192,8 @@ def _images(data: DataConfig, source: str) -> int:
     except ValueError as error:
         raise ConfigError(source, [Problem("data.directory", str(error))]) from error
     if images is None:
-        wanted = f"write it: python -m pretrain.data.write_beton {data.dataset} {data.directory}"
-        message = f"got {data.directory}, which has no split '{data.split}', and its size is not known; {wanted}"
+        hint = f"write it: python -m pretrain.data.write_beton {data.dataset} {data.directory}"
+        message = f"got {data.directory}, which has no split '{data.split}', and its size is not known; {hint}"
         raise ConfigError(source, [Problem("data.directory", message)])
     return images
 
@@ -144,7 +213,7 @@ def _differences(before: Changes, config: PretrainConfig) -> Changes:
 
 
 def _shared_problem(where: str, message: str, having: Sequence[PointRequest], asked: Sequence[PointRequest]) -> Problem:
-    """One problem with those who have it: everybody, whole questions, or single points."""
+    """One problem, and where it occurs: everywhere (then nothing is added), in whole questions, or at single points."""
     if len(having) == len(asked):
         return Problem(where, message)
     owners = []
@@ -158,7 +227,7 @@ def _shared_problem(where: str, message: str, having: Sequence[PointRequest], as
 
 
 def short_key(key: str) -> str:
-    """Last part of a dotted key, with its section where it says little alone."""
+    """Last part of a dotted key, with its section where the last part alone is ambiguous."""
     parts = key.split(".")
     return ".".join(parts[-2:]) if parts[-1] in ("name", "layers", "width", "images") else parts[-1]
 

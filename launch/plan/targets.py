@@ -11,15 +11,15 @@ from pydantic import Field, field_validator, model_validator
 from pretrain.configio import PositiveFloat, PositiveInt, Section
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
-# Slurm looks at its clocks twice a minute, and may send the signal that much early.
+# Slurm checks time limits twice a minute, so it may send the signal this much too early.
 SIGNAL_EARLY_S = 30
 
 
 class Hardware(Section):
-    """What plans assume of one GPU and its links; an H100 with NVLink and 400 Gb/s InfiniBand by default.
+    """One GPU and its links, for the forecasts of `launch plan`; by default an H100, NVLink, 400 Gb/s InfiniBand.
 
-    images_per_second: of one GPU in training, both views counted as one image; null: measured on the study's own
-    finished runs. Bandwidths are those of one GPU, in one direction.
+    images_per_second: of one GPU in training, both views counted as one image; null: measured on the study's finished
+    runs. Bandwidths are those of one GPU, in one direction.
     """
 
     gpu_memory_gb: PositiveFloat = 80.0
@@ -34,9 +34,9 @@ class Hardware(Section):
 class LocalTarget(Section):
     """This machine: ``ranks`` processes for each run, ``concurrent_runs`` runs side by side.
 
-    concurrent_runs: ``auto`` for as many as have GPUs (else cores) of their own.
+    concurrent_runs: ``auto`` for as many as there are GPUs for (cores, where there are no GPUs).
     evaluation_ranks: processes of an evaluation that several can share.
-    restarts: how often torchrun starts a run again of which a rank has died.
+    restarts: how often torchrun restarts a run after the death of a rank.
     """
 
     name: Literal["local"] = "local"
@@ -44,7 +44,7 @@ class LocalTarget(Section):
     concurrent_runs: PositiveInt | Literal["auto"] = 1
     evaluation_ranks: PositiveInt = 1
     restarts: NonNegativeInt = 2
-    # Evaluate a point while the next one trains; null: unless they would share a GPU.
+    # Evaluate a point while the next one trains; null: yes, unless the two would share a GPU.
     overlap_probes: bool | None = None
     hardware: Hardware = Hardware()
 
@@ -61,10 +61,10 @@ class LocalTarget(Section):
 class TorchrunTarget(Section):
     """``nodes`` machines that share a file system, ``ranks_per_node`` processes on each, connected by torchrun.
 
-    node_rank: which of them this one is; then the study runs here, and needs the same command on every other node.
-    Without it the commands are only printed. rendezvous: ``c10d`` survives nodes that come and go (from ``min_nodes``
-    on), ``static`` is the older master address and port. evaluation_ranks: of the first node, for an evaluation that
-    several processes can share.
+    node_rank: number of this node; the study then runs here, and needs the same command on every other node. Without
+    it the commands are only printed. rendezvous: with ``c10d`` nodes may leave and join (down to ``min_nodes``),
+    ``static`` is the older master address and port. evaluation_ranks: processes of the first node for an evaluation
+    that several can share.
     """
 
     name: Literal["torchrun"]
@@ -77,7 +77,7 @@ class TorchrunTarget(Section):
     node_rank: NonNegativeInt | None = None
     evaluation_ranks: PositiveInt = 1
     restarts: NonNegativeInt = 2
-    join_timeout_s: PositiveInt = 86_400  # nodes wait for one another while another one evaluates
+    join_timeout_s: PositiveInt = 86_400  # a day: the other nodes wait while the first one evaluates
     hardware: Hardware = Hardware()
 
     @property
@@ -87,18 +87,18 @@ class TorchrunTarget(Section):
     @model_validator(mode="after")
     def _consistent(self) -> TorchrunTarget:
         if self.node_rank is not None and self.node_rank >= self.nodes:
-            raise ValueError(f"node_rank is {self.node_rank}, expected 0 to {self.nodes - 1} with {self.nodes} nodes")
+            raise ValueError(f"got node_rank {self.node_rank}, expected 0 to {self.nodes - 1} with {self.nodes} nodes")
         if self.min_nodes is not None and (self.rendezvous == "static" or self.min_nodes > self.nodes):
-            raise ValueError(f"min_nodes is {self.min_nodes}, expected at most {self.nodes}, and rendezvous: c10d")
+            raise ValueError(f"got min_nodes {self.min_nodes}, expected at most {self.nodes}, and rendezvous: c10d")
         _fits(self.evaluation_ranks, self.ranks_per_node, "ranks_per_node")
         return self
 
 
 class EvaluationResources(Section):
-    """What one evaluation gets, on one node.
+    """Resources of one evaluation, on one node.
 
-    ranks: processes of an evaluation that several can share; others have one. gpus: null for one each where runs have
-    GPUs. cpus: of each process.
+    ranks: processes of an evaluation that several can share; others have one. gpus: null for one GPU a process where
+    runs have GPUs. cpus: of each process.
     """
 
     ranks: PositiveInt = 1
@@ -106,17 +106,16 @@ class EvaluationResources(Section):
     cpus: PositiveInt = 8
     memory_gb: PositiveFloat | None = None
     time_limit_min: PositiveInt = 240
-    partition: str | None = None  # the runs'
+    partition: str | None = None  # null: that of the runs
 
 
 class SlurmTarget(Section):
     """A Slurm cluster, through submitit: each run is an element of a job array, one task for each rank.
 
-    gpus_per_node: null for one for each rank, 0 for none. concurrent_runs: elements of the array that run at once.
-    sbatch: further options, e.g. {exclude: n17, exclusive: true}; a null takes away one of ours. setup: shell lines
-    before srun. container: what stands before ``python``, e.g. ``apptainer exec --nv image.sif``. requeue: Slurm starts
-    again what it preempts, what runs out of time and what loses a node. max_attempts: how often `launch study` submits
-    a job that fails.
+    gpus_per_node: null for one a rank, 0 for none. concurrent_runs: elements of the array that run at once. sbatch:
+    further options, e.g. {exclude: n17, exclusive: true}; null removes one that is set here. setup: shell lines before
+    srun. container: a prefix of ``python``, e.g. ``apptainer exec --nv image.sif``. requeue: Slurm restarts runs that
+    were preempted, ran out of time or lost a node. max_attempts: how often `launch study` submits a job that fails.
     """
 
     name: Literal["slurm"]
@@ -168,24 +167,24 @@ class SlurmTarget(Section):
         limit_s = 60 * self.time_limit_min
         if limit_s < self.signal_delay_s + SIGNAL_EARLY_S:
             raise ValueError(
-                f"time_limit_min is {self.time_limit_min}, and signal_delay_s {self.signal_delay_s}: a run would be "
-                f"asked to stop as it starts; expected a limit of at least {self.signal_delay_s + SIGNAL_EARLY_S} s"
+                f"got time_limit_min {self.time_limit_min} with signal_delay_s {self.signal_delay_s}, expected a limit "
+                f"of at least {self.signal_delay_s + SIGNAL_EARLY_S} s: otherwise a run is asked to stop as it starts"
             )
         if self.gpus and self.gpus < self.ranks_per_node:
             raise ValueError(
-                f"ranks_per_node is {self.ranks_per_node}, but a node's GPUs are {self.gpus}; one rank needs one GPU"
+                f"got gpus_per_node {self.gpus}, expected at least ranks_per_node ({self.ranks_per_node}): one each"
             )
         if self.evaluation.gpus and self.evaluation.gpus < self.evaluation.ranks:
             raise ValueError(
-                f"evaluation.ranks is {self.evaluation.ranks}, but its GPUs are {self.evaluation.gpus}; one rank needs "
-                "one GPU"
+                f"got evaluation.gpus {self.evaluation.gpus}, expected at least evaluation.ranks "
+                f"({self.evaluation.ranks}): one each"
             )
         return self
 
 
 def _fits(evaluation_ranks: int, ranks: int, name: str) -> None:
     if evaluation_ranks > ranks:
-        raise ValueError(f"evaluation_ranks is {evaluation_ranks}, expected at most {ranks}, as many as {name}")
+        raise ValueError(f"got evaluation_ranks {evaluation_ranks}, expected at most {name} ({ranks})")
 
 
 Target = Annotated[LocalTarget | TorchrunTarget | SlurmTarget, Field(discriminator="name")]
@@ -206,7 +205,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def side_by_side(target: LocalTarget) -> int:
-    """How many runs go on at once: as asked, or as many as have GPUs of their own (cores, where there are no GPUs)."""
+    """How many runs train at once: as asked, or as many as there are GPUs for (cores, where there are no GPUs)."""
     if target.concurrent_runs != "auto":
         return target.concurrent_runs
     return max(1, (len(visible_gpus()) or cores()) // target.ranks)
@@ -215,7 +214,7 @@ def side_by_side(target: LocalTarget) -> int:
 def overlaps(target: LocalTarget) -> bool:
     """Whether a point is evaluated while the next one trains: as asked, else unless they would share a GPU.
 
-    Without GPUs it pays even where training has every core: most of a short evaluation is start-up on one of them.
+    Without GPUs it is faster even where training uses every core: most of a short evaluation is start-up on one core.
     """
     if target.overlap_probes is not None:
         return target.overlap_probes

@@ -1,4 +1,4 @@
-"""What Slurm says, asked through its own commands. Every question has a deadline; no answer is None, never a guess."""
+"""Slurm's own commands, each with a deadline. No answer within it is None, never a guess. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-ANSWER_S = 10.0
-SACCT_S = 5.0
+ANSWER_S = 10.0  # a loaded controller takes seconds
+SACCT_S = 5.0  # accounting is optional, and often down: without it, files decide
 _FORMAT = "%i|%T|%N|%r|%j"
 
 
 class SchedulerSilent(RuntimeError):
-    """Slurm did not answer, so nobody knows what runs."""
+    """Slurm did not answer, so that it is not known what runs."""
 
 
 @dataclass(frozen=True)
-class QueuedJob:
-    """A line of squeue. state: in Slurm's words. reason: why it waits. nodes: where it runs."""
+class QueueRow:
+    """A job as squeue shows it. state: in Slurm's words. reason: why it waits. nodes: where it runs."""
 
     id: str
     state: str
@@ -35,23 +35,23 @@ class QueuedJob:
 
     @property
     def is_ending(self) -> bool:
-        """True while Slurm cleans up: nobody knows yet whether it goes back into the queue."""
+        """True while Slurm cleans up: it may still go back into the queue."""
         return self.state == "COMPLETING"
 
 
-Queue = dict[str, QueuedJob]
+Queue = dict[str, QueueRow]
 
 
 def read_queue(known: Iterable[str | None] = ()) -> Queue | None:
     """Jobs that have not ended, by id (1234, or 1234_5 for an element of an array); None: no answer.
 
-    This user's, and those of ``known`` whoever started them: a study may belong to several people.
+    They are this user's, and those of ``known``, which may be other users': a study may belong to several people.
     """
     own = _squeue(f"--user={os.getuid()}")
     if own is None:
         return None
     others = [number for number in known if number is not None and number not in own]
-    # squeue takes it for an error if it knows none of them any more.
+    # squeue exits with an error if it knows none of them any more, which is no reason to doubt the rest.
     return {**own, **(_squeue(f"--jobs={','.join(others)}") or {})} if others else own
 
 
@@ -60,11 +60,11 @@ def _squeue(whose: str) -> Queue | None:
     if done is None or done.returncode:
         return None
     rows = [line.split("|", 4) for line in done.stdout.splitlines()]
-    return {row[0]: QueuedJob(*row) for row in rows if len(row) == 5}
+    return {row[0]: QueueRow(*row) for row in rows if len(row) == 5}
 
 
 def accounting(job_ids: Sequence[str]) -> dict[str, str]:
-    """Slurm's word for how each of the jobs ended, e.g. FAILED; empty where there is no accounting."""
+    """How each of the jobs ended in Slurm's words, e.g. FAILED; empty where there is no accounting."""
     if not job_ids:
         return {}
     fields = ["--noheader", "--parsable2", "--allocations", "--format=JobID,State"]
@@ -82,12 +82,12 @@ def partitions() -> list[str] | None:
 
 
 def refusal(text: str) -> str | None:
-    """Why sbatch would not take the script ``text``; None where it would, or does not answer."""
+    """Why sbatch would refuse the script ``text``; None where it would accept it, or does not answer."""
     done = ask(["sbatch", "--test-only"], ANSWER_S, text)
     if done is None or done.returncode == 0:
         return None
-    said = [re.sub(r"^(sbatch|allocation failure)(: error)?: ", "", line) for line in done.stderr.splitlines()]
-    return said[-1] if said else f"sbatch ended with {done.returncode}"
+    lines = [re.sub(r"^(sbatch|allocation failure)(: error)?: ", "", line) for line in done.stderr.splitlines()]
+    return lines[-1] if lines else f"sbatch ended with {done.returncode}"
 
 
 def cancel_jobs(job_ids: Iterable[str]) -> bool:
@@ -102,7 +102,7 @@ def missing_commands() -> list[str]:
 
 
 def ask(command: Sequence[str], deadline_s: float, text: str = "") -> subprocess.CompletedProcess[str] | None:
-    """Run ``command`` with ``text`` to read; None where it is not there or takes longer than ``deadline_s``."""
+    """Run ``command`` with ``text`` as its input; None where it is missing or takes longer than ``deadline_s``."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, input=text)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""What submitit runs in each task of a Slurm job: it becomes the command that the manifest names. Torch-free."""
+"""What submitit runs in each process of a Slurm job: it executes the command that the manifest names. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 
 from pretrain.preemption import SIGNALS, VARIABLE, hold_back_signals
 
-# Below the ports that systems give to outgoing connections.
+# Linux gives outgoing connections the ports from 32,768 on; these lie below.
 FIRST_PORT, PORTS = 20_000, 12_000
 
 
 @dataclass(frozen=True)
-class RankTask:
-    """One command for every task of a job. ``arguments`` follow the name of the Python that runs there.
+class RankCommand:
+    """The command that every process of a job executes. ``arguments`` follow the name of the Python that runs there.
 
-    log: where the first task writes; the others' output is beside submitit's files.
-    distributed: tell each task its rank. preemptible: it listens to signals itself, once it has started.
+    log: where the first process writes; the output of the others is beside submitit's files. distributed: set the
+    variables that tell torch the rank. preemptible: the command handles signals itself, once it has started.
     """
 
     arguments: tuple[str, ...]
@@ -31,16 +31,19 @@ class RankTask:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self) -> None:
-        """Become the command; never returns."""
+        """Execute the command in place of this process; never returns."""
         if self.preemptible:
             hold_back_signals()
-        for number in (*SIGNALS, signal.SIGCONT):  # submitit listens to them, and would requeue on its own terms
+        for number in (
+            *SIGNALS,
+            signal.SIGCONT,
+        ):  # submitit would requeue the job before the run has saved
             signal.signal(number, signal.SIG_DFL)
         if not self.preemptible:
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         os.environ.update(self.environment)
         if self.distributed:
-            tell_rank()
+            export_rank()
         if self.requeue:
             os.environ[VARIABLE] = job_id()
         command = [sys.executable, *self.arguments]
@@ -50,13 +53,13 @@ class RankTask:
 
 
 def job_id() -> str:
-    """Number of this job: 1234, or 1234_5 for an element of an array (whose plain number may mean the whole array)."""
+    """Number of this job: 1234, or 1234_5 for an element of an array, whose SLURM_JOB_ID may name the whole array."""
     array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{index}" if array and index else os.environ["SLURM_JOB_ID"]
 
 
-def tell_rank() -> None:
-    """Set what torch reads (RANK, WORLD_SIZE, MASTER_ADDR, ...) from what Slurm and submitit know."""
+def export_rank() -> None:
+    """Set the variables that torch reads (RANK, WORLD_SIZE, MASTER_ADDR, ...) from those of Slurm and submitit."""
     from submitit.helpers import TorchDistributedEnvironment
 
     os.environ["MASTER_PORT"] = str(FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % PORTS)

@@ -15,32 +15,32 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from launch.plan.targets import SlurmTarget
 from launch.slurm.jobs import FOLDER
-from launch.slurm.rank import RankTask
+from launch.slurm.rank import RankCommand
 from launch.tasks import Kind, Task
 
-SECONDS_BETWEEN_SUBMISSIONS = 0.02
+SECONDS_BETWEEN_SUBMISSIONS = 0.02  # its default, 0.2 s, adds minutes to hundreds of evaluations
 
 
 class NotSubmitted(RuntimeError):
-    """sbatch refused; the message is its own."""
+    """sbatch refused; the message is sbatch's."""
 
 
 class _Executor(SlurmExecutor):  # type: ignore[misc]
-    """submitit's executor for Slurm and nothing else (AutoExecutor silently runs jobs here where srun is missing)."""
+    """submitit's executor for Slurm alone: AutoExecutor silently runs jobs on this machine where srun is missing."""
 
     @classmethod
     def affinity(cls) -> int:
         return 1  # the text of a script can be shown anywhere; submitting checks for Slurm itself
 
 
-def rank_task(task: Task, target: SlurmTarget) -> RankTask:
-    """What every process of the task's job becomes."""
+def rank_command(task: Task, target: SlurmTarget) -> RankCommand:
+    """The command of every process of the task's job."""
     train = task.kind == "train"
     cpus = target.cpus_per_rank if train else target.evaluation.cpus
-    return RankTask(
-        arguments=task.job.command[1:],
-        log=str(task.job.log.resolve()),
-        distributed=(target.ranks if train else task.job.processes) > 1,
+    return RankCommand(
+        arguments=task.command[1:],
+        log=str(task.log.resolve()),
+        distributed=(target.ranks if train else task.processes) > 1,
         preemptible=train,
         requeue=train and target.requeue,
         environment={"OMP_NUM_THREADS": str(cpus), "PYTHONUNBUFFERED": "1"},
@@ -69,15 +69,15 @@ def submit(
 ) -> list[str]:
     """Submit ``tasks`` of one kind, as an array where there are several; returns their numbers in order.
 
-    Raises NotSubmitted with sbatch's own words.
+    Raises NotSubmitted with sbatch's message.
     """
-    processes = tasks[0].job.processes
+    processes = tasks[0].processes
     executor = _executor(directory, target, tasks[0].kind, name=name, processes=processes, after=after)
     executor._throttling = SECONDS_BETWEEN_SUBMISSIONS
     (directory / FOLDER).mkdir(parents=True, exist_ok=True)
     try:
         with _outside_of_any_job():
-            jobs = executor.submit_array([rank_task(task, target) for task in tasks])
+            jobs = executor.submit_array([rank_command(task, target) for task in tasks])
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         raise NotSubmitted(str(error)) from error
     return [str(job.job_id) for job in jobs]
@@ -87,7 +87,7 @@ def _executor(
     directory: Path, target: SlurmTarget, kind: Kind, *, name: str, processes: int, after: str | None
 ) -> _Executor:
     python = shlex.quote(target.python or sys.executable)
-    # A signal during the imports would end Python, and with it the job.
+    # A signal that arrives while Python imports would end it, and with it the job.
     command = " ".join(["env --ignore-signal=USR2", *([target.container] if target.container else []), python])
     executor = _Executor(folder=(directory / FOLDER).resolve(), python=command)
     shared = {
@@ -104,9 +104,9 @@ def _executor(
     }
     single = _single_resources(target, processes, needs_gpu=kind == "probe")
     resources = _run_resources(target) if kind == "train" else single
-    own = {key.replace("-", "_") for key in target.sbatch}  # these replace ours, or take them away
-    wanted = {**shared, **resources}
-    executor.update_parameters(**{key: value for key, value in wanted.items() if value is not None and key not in own})
+    own = {key.replace("-", "_") for key in target.sbatch}  # these replace ours, or remove them
+    options = {**shared, **resources}
+    executor.update_parameters(**{key: value for key, value in options.items() if value is not None and key not in own})
     executor.parameters["wckey"] = None  # submitit's default is refused where keys are enforced
     return executor
 
@@ -121,13 +121,13 @@ def _run_resources(target: SlurmTarget) -> dict[str, Any]:
         "gpus_per_node": target.gpus or None,
         "mem": _memory(target.memory_gb),
         "array_parallelism": target.concurrent_runs,
-        # One rank's end ends them all; srun does not take the number of cores from sbatch by itself.
+        # If one rank ends, all do; srun does not take the number of cores from sbatch by itself.
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={target.cpus_per_rank}", *target.srun],
     }
 
 
 def _single_resources(target: SlurmTarget, processes: int, *, needs_gpu: bool) -> dict[str, Any]:
-    """Of what runs on one node."""
+    """The resources of what runs on one node."""
     own = target.evaluation
     gpus = (processes if target.gpus else 0) if own.gpus is None else own.gpus
     return {
@@ -151,14 +151,14 @@ def _memory(gigabytes: float | None) -> str | None:
 
 
 def _further_options(target: SlurmTarget) -> dict[str, Any]:
-    """sbatch options of the target, and ours: what waits for a job that failed is to be cancelled."""
+    """sbatch options of the target, and ours: Slurm cancels the jobs that wait for one that failed."""
     ours = {"requeue" if target.requeue else "no-requeue": True, "kill-on-invalid-dep": "yes"}
     return {key: value for key, value in {**ours, **target.sbatch}.items() if value is not None}
 
 
 @contextmanager
 def _outside_of_any_job() -> Iterator[None]:
-    """Without the variables of the job that the launcher may itself run in: new jobs are not to inherit them."""
+    """Hide the variables of the job that the launcher itself may run in: new jobs must not inherit them."""
     inherited = {key: value for key, value in os.environ.items() if key.startswith("SLURM_") and key != "SLURM_CONF"}
     for key in inherited:
         del os.environ[key]

@@ -14,7 +14,6 @@ from eval.report.content import Report, make_report
 from eval.report.records import collect
 from eval.report.render.markdown import render_markdown
 from eval.schema import EvaluationResult, LinearResult, OtherResult, Refused, RunResult, parse_result, read_evaluation
-from pretrain.rundir import RunDirectory
 from tests.eval.rich_studies import add_evaluations
 from tests.eval.studies import Place, SyntheticStudy
 
@@ -125,16 +124,14 @@ def test_a_result_of_another_run_is_not_the_points_accuracy(
 
 
 def test_the_launcher_measures_again_what_does_not_count(study: SyntheticStudy) -> None:
-    from launch.state import evaluated, point_state
+    from launch.state import point_state
 
     point, probe = study.points[0], study.probes[0]
-    run = RunDirectory(study.directory / point.directory)
-    assert evaluated(run, point, probe)
-    assert point_state(study.directory, point, study.probes).top1 == 60.64
+    before = point_state(study.directory, point, study.probes)
+    assert (before.stage, before.top1, before.missing_probes) == ("finished", 60.64, ())
     study.edit(study.probe_result(point.name), foreign)
-    assert not evaluated(run, point, probe)
     state = point_state(study.directory, point, study.probes)
-    assert (state.stage, state.top1) == ("trained", None)
+    assert (state.stage, state.top1, state.missing_probes) == ("trained", None, (probe,))
 
 
 def test_a_random_encoder_is_not_the_trained_one(study: SyntheticStudy) -> None:

@@ -60,9 +60,9 @@ def test_refusals_say_what_is_wanted(workplace: Workplace, override: str, expect
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({}, "varies nothing"),
-        ({"grid": {"seed": [1]}}, "the study's own seeds vary"),
-        ({"grid": {"epochs": [1]}, "zip": {"epochs": [1]}}, "epochs is in grid and in zip"),
+        ({}, "got no axis, expected grid"),
+        ({"grid": {"seed": [1]}}, "got seed, expected it among the study's seeds"),
+        ({"grid": {"epochs": [1]}, "zip": {"epochs": [1]}}, "got epochs in grid and in zip"),
         ({"zip": {"epochs": [1, 2], "global_batch_size": [64]}}, "epochs has 2, global_batch_size has 1"),
     ],
 )
@@ -73,7 +73,7 @@ def test_axes_of_a_question(workplace: Workplace, change: dict[str, object], exp
 
 def test_names_are_used_once(workplace: Workplace) -> None:
     baseline = {"name": "negatives", "title": "N"}
-    assert "negatives is used twice" in refusal(workplace.write(baselines=[baseline]))
+    assert "got negatives twice" in refusal(workplace.write(baselines=[baseline]))
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,16 @@ def test_names_are_used_once(workplace: Workplace) -> None:
     [
         ({"name": "slrum"}, "got 'slrum', expected one of local, torchrun, slurm (did you mean 'slurm'?)"),
         ({"name": "slurm", "node": 2}, "target.node: unknown key (did you mean 'nodes'?)"),
-        ({"name": "slurm", "time_limit_min": 2}, "asked to stop as it starts; expected a limit of at least 150 s"),
-        ({"name": "slurm", "gpus_per_node": 4}, "one rank needs one GPU"),
-        ({"name": "slurm", "evaluation": {"ranks": 4, "gpus": 2}}, "evaluation.ranks is 4, but its GPUs are 2"),
-        ({"ranks": 2, "evaluation_ranks": 4}, "evaluation_ranks is 4, expected at most 2, as many as ranks"),
+        (
+            {"name": "slurm", "time_limit_min": 2},
+            "a limit of at least 150 s: otherwise a run is asked to stop as it starts",
+        ),
+        ({"name": "slurm", "gpus_per_node": 4}, "got gpus_per_node 4, expected at least ranks_per_node (8)"),
+        (
+            {"name": "slurm", "evaluation": {"ranks": 4, "gpus": 2}},
+            "got evaluation.gpus 2, expected at least evaluation.ranks",
+        ),
+        ({"ranks": 2, "evaluation_ranks": 4}, "got evaluation_ranks 4, expected at most ranks (2)"),
         ({"name": "slurm", "sbatch": {"--exclude": "n1"}}, "expected long option names without dashes"),
         ({"name": "torchrun"}, "target.master_address: is missing"),
         ({"ranks": 2, "nodes": 2}, "target.nodes: unknown key"),

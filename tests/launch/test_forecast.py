@@ -11,7 +11,8 @@ from launch.forecast.communication import Links, communication
 from launch.forecast.forecast import forecast, memory_of, micro_batches_needed, weak_scaling
 from launch.forecast.model_size import model_size
 from launch.plan.config import load_study
-from launch.plan.graph import StudyPoint, build_graph
+from launch.plan.graph import build_graph
+from launch.plan.points import StudyPoint
 from launch.plan.targets import Hardware, SlurmTarget
 from pretrain.config import PretrainConfig
 from pretrain.configio import validate

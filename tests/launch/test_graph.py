@@ -153,9 +153,10 @@ def test_manifest_survives_its_file(workplace: Workplace) -> None:
 
 def test_a_started_directory_says_how_to_go_on_wherever_it_is(workplace: Workplace) -> None:
     from launch.run import write_study
+    from launch.snapshot import take_snapshot
 
     before = graph_of(workplace.study, "seeds=[4]")
-    write_study(before)
+    write_study(take_snapshot(before))
     there = workplace.path / "moved"
     shutil.move(workplace.directory, there)
     workplace.study.unlink()

@@ -1,22 +1,18 @@
-"""Jobs: the readable end of a log, whole trees of processes, shares of the machine, who holds the lock."""
+"""Tasks on this machine: the readable end of a log, whole trees of processes, shares of cores and GPUs."""
 
-import json
-import platform
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from launch.local.process import RunningJob, StopRequest, readable_tail, stop_all
-from launch.lock import StudyLocked, study_lock
+from launch.local.process import RunningTask, StopRequest, readable_tail, stop_all
 from launch.plan import command_lines as command
 from launch.plan import targets
 from launch.plan.targets import EvaluationResources, LocalTarget, SlurmTarget, overlaps, side_by_side
-from launch.state import process_exists
-from launch.tasks import Job
+from launch.tasks import Task
+from pretrain.lock import process_exists
 
 TORCHRUN_END = """W1121 23:19:57.100000 8454 .venv/torch/distributed/elastic/multiprocessing/api.py:1028] Sending
 Traceback (most recent call last):
@@ -45,10 +41,12 @@ def test_tail_shows_the_cause_and_not_what_torchrun_says_of_it(tmp_path: Path) -
 
 
 def test_what_does_not_stop_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
-    job = RunningJob(Job("train", "stubborn", (sys.executable, "-c", STUBBORN), tmp_path))
-    while not (text := readable_tail(job.job.log).split("\n")[-1].strip()).isdigit():
+    command = (sys.executable, "-c", STUBBORN)
+    task = Task(key="k", kind="train", stage="train", label="stubborn", command=command, directory=tmp_path)
+    running = RunningTask(task)
+    while not (text := readable_tail(task.log).split("\n")[-1].strip()).isdigit():
         time.sleep(0.05)
-    (outcome,) = stop_all([job], hurry=StopRequest(), grace_s=0.3)
+    (outcome,) = stop_all([running], hurry=StopRequest(), grace_s=0.3)
     assert (outcome.state, outcome.exit_status) == ("stopped", -signal.SIGKILL)
     deadline = time.monotonic() + 10
     while process_exists(int(text)):
@@ -114,29 +112,3 @@ def test_as_many_runs_side_by_side_as_fit(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
         assert side_by_side(LocalTarget(ranks=ranks, concurrent_runs="auto")) == expected
     assert side_by_side(LocalTarget(ranks=4, concurrent_runs=2)) == 2
-
-
-def owner(directory: Path, *, pid: int, host: str) -> None:
-    (directory / "lock").write_text(json.dumps({"pid": pid, "host": host, "started": 0.0}))
-
-
-def test_a_stale_lock_is_taken_over_with_a_word(tmp_path: Path) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    owner(tmp_path, pid=gone.pid, host=platform.node())
-    with study_lock(tmp_path) as lock:
-        assert f"process {gone.pid} on {platform.node()}" in lock.note
-    with study_lock(tmp_path) as lock:
-        assert lock.note == ""
-
-
-def test_a_lock_of_another_host_is_left_alone(tmp_path: Path) -> None:
-    owner(tmp_path, pid=1, host="elsewhere")
-    with pytest.raises(StudyLocked, match=r"process 1 on elsewhere.*rm "), study_lock(tmp_path):
-        pass
-    assert json.loads((tmp_path / "lock").read_text())["host"] == "elsewhere"
-
-
-def test_two_locks_on_one_study(tmp_path: Path) -> None:
-    with study_lock(tmp_path), pytest.raises(StudyLocked, match="is being worked on"), study_lock(tmp_path):
-        pass

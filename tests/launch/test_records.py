@@ -12,10 +12,10 @@ from launch.commands import show_logs
 from launch.plan.config import load_study
 from launch.plan.graph import build_graph
 from launch.run import write_study
-from launch.slurm.jobs import SlurmJob, write_jobs
-from launch.slurm.queue import QueuedJob, ask, read_queue
-from launch.slurm.records import SILENT, study_records
-from launch.state import JobRecord, PointState, study_states, write_record
+from launch.slurm.jobs import SILENT, SlurmJob, study_records, write_jobs
+from launch.slurm.queue import QueueRow, ask, read_queue
+from launch.snapshot import take_snapshot
+from launch.state import PointState, TaskRecord, study_states, write_record
 from pretrain.rundir import write_json
 from tests.launch.conftest import Workplace
 
@@ -28,7 +28,7 @@ class Study:
     def __init__(self, place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
         path = place.write(questions=[])
         graph = build_graph(load_study(path), str(path))
-        write_study(graph)
+        write_study(take_snapshot(graph))
         self.directory, self.manifest, self.monkeypatch = place.directory, graph.manifest, monkeypatch
         self.point = graph.points[0].entry
         self.run = place.directory / self.point.directory
@@ -42,9 +42,9 @@ class Study:
 
     def queue(self, state: str | None, reason: str = "") -> None:
         """What squeue says of job 5; an empty state: it is not there; None: no answer."""
-        job = QueuedJob("5", state or "", "n7", reason, "n")
+        job = QueueRow("5", state or "", "n7", reason, "n")
         found = None if state is None else {"5": job} if state else {}
-        self.monkeypatch.setattr("launch.slurm.records.read_queue", lambda known: found)
+        self.monkeypatch.setattr("launch.slurm.jobs.read_queue", lambda known: found)
 
     def state(self) -> PointState:
         manifest: StudyManifest = self.manifest
@@ -90,7 +90,7 @@ def test_silence_is_not_taken_for_an_end(study: Study) -> None:
 
 def test_a_finished_run_asks_nobody(study: Study) -> None:
     study.submitted(ending="finished")
-    study.monkeypatch.setattr("launch.slurm.records.read_queue", lambda known: pytest.fail("asked"))
+    study.monkeypatch.setattr("launch.slurm.jobs.read_queue", lambda known: pytest.fail("asked"))
     (study.run / "result.json").write_text(json.dumps({"fingerprint": study.point.fingerprint, "total_steps": 10}))
     assert study.state().stage == "trained"
 
@@ -99,7 +99,7 @@ def test_the_newer_start_counts(study: Study) -> None:
     study.submitted(submitted=100.0)
     study.queue("")
     here = {"stage": "train", "command": "python", "host": "h", "pid": 0, "started": 200.0, "exit_status": 3}
-    write_record(study.run, JobRecord.model_validate({**here, "state": "failed"}))
+    write_record(study.run, TaskRecord.model_validate({**here, "state": "failed"}))
     assert study.state().detail == "train ended with exit status 3"
     study.submitted(submitted=300.0)
     assert "Slurm job 5" in study.state().detail
@@ -140,4 +140,4 @@ def test_jobs_of_somebody_else_are_found_by_their_number(tmp_path: Path, monkeyp
     assert set(read_queue(["5"]) or {}) == {"5"}
     found = read_queue(["5", "7_1", None])
     assert found is not None
-    assert found["7_1"] == QueuedJob("7_1", "PENDING", "", "Priority", "theirs")
+    assert found["7_1"] == QueueRow("7_1", "PENDING", "", "Priority", "theirs")

@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 
-from launch.state import process_exists
+from pretrain.lock import process_exists
 from tests.launch.conftest import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,7 +169,7 @@ def test_one_launcher_at_a_time(workplace: Workplace, launch: Launch, capsys: py
     try:
         wait_for(lambda: bool(hanging_workers(workplace)))
         assert launch("study", workplace.study) == 2
-        assert f"is being worked on by process {launcher.pid}" in capsys.readouterr().err
+        assert f"is in use by process {launcher.pid}" in capsys.readouterr().err
         launch("status", workplace.directory)
         printed = capsys.readouterr().out
         assert "1 training" in printed
@@ -191,7 +191,7 @@ def test_one_launcher_at_a_time(workplace: Workplace, launch: Launch, capsys: py
     assert "1 stopped" in capsys.readouterr().out
     workplace.behave("")
     assert launch("study", workplace.study) == 0
-    assert "ended without signing off" in capsys.readouterr().out
+    assert "ended without releasing its lock" in capsys.readouterr().out
 
 
 def test_cancel_stops_the_launcher_and_all_that_it_started(

@@ -12,9 +12,9 @@ import cloudpickle
 import pytest
 
 from launch.plan.targets import SlurmTarget
-from launch.slurm.rank import FIRST_PORT, PORTS, RankTask, job_id
-from launch.slurm.sbatch import rank_task, sbatch_text
-from launch.tasks import Job, Kind, Task
+from launch.slurm.rank import FIRST_PORT, PORTS, RankCommand, job_id
+from launch.slurm.sbatch import rank_command, sbatch_text
+from launch.tasks import Kind, Task
 from tests.launch.conftest import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,8 +73,9 @@ def test_the_script_is_the_golden_one(name: str, tmp_path: Path) -> None:
     ("kind", "processes", "expected"), [("probe", 1, False), ("probe", 2, True), ("train", 4, True)]
 )
 def test_several_processes_are_told_their_ranks(tmp_path: Path, kind: Kind, processes: int, expected: bool) -> None:
-    task = Task("key", kind, Job("stage", "label", ("python", "-m", "eval"), tmp_path, processes=processes))
-    assert rank_task(task, SlurmTarget(name="slurm", ranks_per_node=4)).distributed is (processes > 1)
+    command = ("python", "-m", "eval")
+    task = Task("key", kind, "stage", "label", command, tmp_path, processes=processes)
+    assert rank_command(task, SlurmTarget(name="slurm", ranks_per_node=4)).distributed is (processes > 1)
 
 
 def test_dry_run_shows_every_script_and_writes_nothing(
@@ -115,7 +116,7 @@ def test_a_directory_that_cannot_be_written_is_refused(
 
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     assert main(["study", str(workplace.study)]) == 2
-    assert "is not writable for you; expected another directory" in capsys.readouterr().err
+    assert "; expected another path" in capsys.readouterr().err
 
 
 PRINT = "import os, signal; print({k: os.environ.get(k) for k in KEYS}, signal.pthread_sigmask(signal.SIG_BLOCK, []), "
@@ -139,7 +140,7 @@ SLURM = {
 }
 
 
-def become(task: RankTask, **changes: str) -> subprocess.CompletedProcess[str]:
+def become(task: RankCommand, **changes: str) -> subprocess.CompletedProcess[str]:
     code = "import pickle, sys; pickle.loads(sys.stdin.buffer.read())()"
     command = ["env", "--ignore-signal=USR2", sys.executable, "-c", code]
     environment = {**os.environ, **SLURM, **changes}
@@ -150,7 +151,7 @@ def become(task: RankTask, **changes: str) -> subprocess.CompletedProcess[str]:
 def test_a_rank_of_a_run_is_told_who_it_is_and_holds_signals_back(tmp_path: Path) -> None:
     program = PRINT.replace("KEYS", repr(KEYS))
     environment = {"OMP_NUM_THREADS": "12"}
-    task = RankTask(("-c", program), str(tmp_path / "logs/train.log"), True, True, True, environment)
+    task = RankCommand(("-c", program), str(tmp_path / "logs/train.log"), True, True, True, environment)
     done = become(task)
     assert done.returncode == 0, done.stderr
     told = dict(zip(KEYS, ["3", "4", "1", "2", "gpu07", str(FIRST_PORT + 1240 % PORTS), "12", "1234_5", "2,3"]))
@@ -162,7 +163,7 @@ def test_a_rank_of_a_run_is_told_who_it_is_and_holds_signals_back(tmp_path: Path
 
 def test_the_first_task_of_an_evaluation_writes_the_log_and_ignores_usr2(tmp_path: Path) -> None:
     log = tmp_path / "logs/linear.log"
-    task = RankTask(("-c", PRINT.replace("KEYS", "['RANK']")), str(log))
+    task = RankCommand(("-c", PRINT.replace("KEYS", "['RANK']")), str(log))
     done = become(task, SLURM_PROCID="0")
     assert done.returncode == 0, done.stderr
     first, second = log.read_text().splitlines()
@@ -179,6 +180,6 @@ def test_a_job_without_array_has_its_own_number(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_task_is_pickled_by_name() -> None:
     """A job that is started again months later takes the code of that day, and needs only its words."""
-    text = cloudpickle.dumps(RankTask(("-c", "pass"), "log"))
-    assert isinstance(pickle.loads(text), RankTask)
+    text = cloudpickle.dumps(RankCommand(("-c", "pass"), "log"))
+    assert isinstance(pickle.loads(text), RankCommand)
     assert b"execv" not in text

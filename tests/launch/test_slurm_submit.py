@@ -8,9 +8,10 @@ import pytest
 from launch.plan.config import load_study
 from launch.plan.graph import build_graph
 from launch.slurm.jobs import SlurmJob, attempts, found_again, job_name, read_jobs, with_endings, write_jobs
-from launch.slurm.queue import QueuedJob
+from launch.slurm.queue import QueueRow
 from launch.slurm.submit import Decision, decide, dependency
-from launch.tasks import Task, missing_tasks
+from launch.snapshot import take_snapshot
+from launch.tasks import Task
 from pretrain.rundir import write_json
 from tests.launch.conftest import Workplace
 
@@ -24,7 +25,7 @@ def tasks(workplace: Workplace) -> list[Task]:
     (workplace.path / "data/train.beton").touch()
     path = workplace.write(target=TARGET, questions=[])
     graph = build_graph(load_study(path), str(path))
-    found = missing_tasks(graph)
+    found = list(take_snapshot(graph).missing)
     assert [task.kind for task in found] == ["train", "probe"]
     return found
 
@@ -34,7 +35,7 @@ def job(task: Task, number: str | None, **changes: Any) -> SlurmJob:
     assert point is not None
     return SlurmJob(
         key=task.key,
-        stage=task.job.stage,
+        stage=task.stage,
         point=point.entry.name,
         directory=point.entry.directory,
         result=f"{point.entry.directory}/result.json",
@@ -49,9 +50,9 @@ def job(task: Task, number: str | None, **changes: Any) -> SlurmJob:
     )
 
 
-def queue(**states: str) -> dict[str, QueuedJob]:
+def queue(**states: str) -> dict[str, QueueRow]:
     numbers = {number.removeprefix("j"): state for number, state in states.items()}
-    return {number: QueuedJob(number, state, "n1", "", "small-train-0") for number, state in numbers.items()}
+    return {number: QueueRow(number, state, "n1", "", "small-train-0") for number, state in numbers.items()}
 
 
 def sorted_out(decision: Decision) -> tuple[list[str], list[str], list[str]]:
@@ -89,7 +90,7 @@ def test_failures_are_tried_again_only_so_often_and_leave_alone_what_needs_them(
     decision = decide(tasks, [*twice, job(run, "9", ending="failed")], {}, max_attempts=3)
     assert sorted_out(decision) == ([], [], ["train", "probe"])
     assert "failed 3 times" in decision.refused[0][1]
-    assert "left alone" in decision.refused[1][1]
+    assert "which is not submitted" in decision.refused[1][1]
 
 
 @pytest.mark.parametrize("ending", ["stopped", "reset", "finished"])

@@ -12,7 +12,8 @@ from eval.study_manifest import StudyManifest, read_manifest
 from launch.plan.config import load_study
 from launch.plan.graph import build_graph
 from launch.run import write_study
-from launch.state import JobRecord, PointState, study_states, write_record
+from launch.snapshot import take_snapshot
+from launch.state import PointState, TaskRecord, study_states, write_record
 from pretrain.rundir import RunDirectory, write_json
 from tests.launch.conftest import Workplace
 
@@ -21,7 +22,7 @@ PROGRESS = {"step": 300, "total_steps": 937, "state": "training", "images_per_se
 
 @pytest.fixture
 def study(workplace: Workplace) -> tuple[Path, StudyManifest]:
-    write_study(build_graph(load_study(workplace.study), str(workplace.study)))
+    write_study(take_snapshot(build_graph(load_study(workplace.study), str(workplace.study))))
     return workplace.directory, read_manifest(workplace.directory)
 
 
@@ -34,7 +35,7 @@ def record(directory: Path, stage: str, state: str, **changes: Any) -> None:
         "pid": os.getpid(),
         "started": 0.0,
     }
-    write_record(directory, JobRecord.model_validate({**values, **changes}))
+    write_record(directory, TaskRecord.model_validate({**values, **changes}))
 
 
 def runs(study: tuple[Path, StudyManifest]) -> list[RunDirectory]:

@@ -13,6 +13,7 @@ from launch.plan.command_lines import command_line, training_command
 from launch.plan.config import load_study
 from launch.plan.graph import build_graph
 from launch.plan.targets import TorchrunTarget
+from launch.snapshot import take_snapshot
 from pretrain.errors import ConfigError
 from tests.launch.conftest import Workplace
 
@@ -55,7 +56,9 @@ def test_the_first_node_does_everything_the_others_train(workplace: Workplace) -
     graph = build_graph(load_study(path), str(path))
     assert graph.points[0].plan.world_size == 8
     assert isinstance(graph.config.target, TorchrunTarget)
-    first, second = (list(node_commands(graph, graph.config.target, rank)) for rank in (0, 1))
+    first, second = (
+        list(node_commands(graph, take_snapshot(graph).missing, graph.config.target, rank)) for rank in (0, 1)
+    )
     assert [line.split(" -m ")[-1].split()[0] for line in first] == ["pretrain.data.write_beton"] + [
         "pretrain",
         "eval",

@@ -164,7 +164,7 @@ def test_everything_that_is_wrong_is_told_before_the_first_job(submitted: Submit
     jobs = len(submitted.queue("--states=all"))
     changes = ["target.partition=mian", "set.global_batch_size=999", "set.optimizer.momentun=0.5"]
     printed = submitted.study(*changes, f"directory={submitted.file}/inside", expect=2)
-    assert "target.partition: got 'mian' (did you mean 'main'?); there are low, main" in printed
+    assert "target.partition: got 'mian', expected one of low, main (did you mean 'main'?)" in printed
     assert "momentun" in printed
     assert f"{submitted.file} is not a directory" in printed
     printed = submitted.study("target.constraint=quantum", "target.sbatch={no-such-option: 1}", expect=2)
