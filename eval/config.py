@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -22,9 +22,6 @@ from pretrain.configio import (
     validate,
 )
 from pretrain.errors import ConfigError, Problem, did_you_mean
-
-if TYPE_CHECKING:
-    from eval.subject import Subject
 
 # Half decades; the mean cross-entropy is penalised by l2/2 * |W|^2.
 DEFAULT_L2 = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
@@ -73,8 +70,8 @@ class FeatureConfig(Section):
     cache: bool = True  # keep the features below the run's directory
     allow_unfinished: bool = False  # evaluate the newest checkpoint of a run that has no result
 
-    def evaluate(self, subject: Subject) -> dict[str, Any]:
-        """Do the evaluation and return its result, which `Subject.write` makes and writes."""
+    def evaluate(self, subject: Any) -> dict[str, Any]:
+        """Do the evaluation of an `eval.subject.Subject` and return its result, which the subject makes and writes."""
         result: dict[str, Any] = load_object(self.runs)(subject, self)
         return result
 

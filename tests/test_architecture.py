@@ -12,6 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pretrain", "launch", "eval")
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60
+SMALL_FILE_LINES = 60
+MAX_SMALL_FILES = 15
+MAX_PRODUCT_LINES = 23_000
+MAX_REPORT_LINES = 3_400
+# Direct rooms (files and folders) of the folders that once had grown too wide for a stranger.
+MAX_ROOMS = {"launch": 12, "eval/report": 16, "pretrain/data": 16}
 
 # Within pretrain an import may point only to an earlier row, or stay in its row.
 PRETRAIN_ROWS: list[set[str]] = [
@@ -102,6 +108,52 @@ def test_arrows_inside_pretrain() -> None:
             if row_of(target) > row_of(module) and not is_command:
                 wrong.append(f"{module} imports {target}, which stands above it")
     assert not wrong, "\n".join(wrong)
+
+
+def rooms_of(folder: Path) -> list[Path]:
+    """Files and folders of code directly in ``folder``."""
+    children = (path for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__"))
+    return sorted(path for path in children if path.suffix == ".py" or (path.is_dir() and any(path.rglob("*.py"))))
+
+
+def arrows_of(folder: Path) -> dict[str, set[str]]:
+    """Room of ``folder`` to the rooms of it that it imports from."""
+    rooms = rooms_of(folder)
+    prefix = module_name(folder) + "."
+    arrows: dict[str, set[str]] = {room.stem: set() for room in rooms}
+    for room in rooms:
+        for path in [room] if room.is_file() else sorted(room.rglob("*.py")):
+            for target in imports(path):
+                other = target.removeprefix(prefix).split(".")[0]
+                if target.startswith(prefix) and other in arrows and other != room.stem:
+                    arrows[room.stem].add(other)
+    return arrows
+
+
+FOLDERS = sorted({path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py")})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_no_circle_of_rooms(folder: Path) -> None:
+    """The rooms of a folder can be stacked so that every import points down."""
+    arrows = arrows_of(folder)
+    while free := [room for room, targets in arrows.items() if not targets & arrows.keys()]:
+        arrows = {room: targets for room, targets in arrows.items() if room not in free}
+    assert not arrows, f"these import each other in a circle: {arrows}"
+
+
+@pytest.mark.parametrize("folder", MAX_ROOMS)
+def test_a_folder_is_not_too_wide(folder: str) -> None:
+    assert len(rooms_of(ROOT / folder)) <= MAX_ROOMS[folder]
+
+
+def test_the_house_stays_small() -> None:
+    lines = {path: path.read_text().count("\n") for path in sources()}
+    assert sum(lines.values()) <= MAX_PRODUCT_LINES
+    assert sum(n for path, n in lines.items() if path.is_relative_to(ROOT / "eval/report")) <= MAX_REPORT_LINES
+    small = [str(path.relative_to(ROOT)) for path, n in lines.items() if 0 < n < SMALL_FILE_LINES]
+    small = [path for path in small if not path.endswith("__init__.py")]
+    assert len(small) <= MAX_SMALL_FILES, f"does each of these deserve a room of its own? {small}"
 
 
 def test_nobody_shadows_the_builtin_eval() -> None:
