@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from eval.result import EvaluationError
+from pretrain.batch import Batch
 from pretrain.config import AugmentationConfig, ViewSettings
-from pretrain.data.batch import Batch
 from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import existing_beton
 from pretrain.data.prefetch import in_background

@@ -21,8 +21,8 @@ from eval.features import progress_bar, threads
 from eval.images import Epochs, ImageSet, crop_and_flip
 from eval.metrics import accuracy_percent, mean_loss
 from eval.subject import Subject, class_count
+from pretrain.batch import Batch
 from pretrain.collectives import all_gather_rows, group_rank_and_size, sum_by_gather
-from pretrain.data.batch import Batch
 from pretrain.dist import Groups
 from pretrain.gradients import GradientAverager
 from pretrain.models.encoder import to_float

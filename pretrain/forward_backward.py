@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretrain.data.batch import Batch, StepContext
+from pretrain.batch import Batch, StepContext
 from pretrain.gradients import GradientAverager
 from pretrain.numerics import full_float32
 from pretrain.objectives.base import Objective, ObjectiveOutput

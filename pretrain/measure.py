@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pretrain.batch import StepContext
 from pretrain.collectives import all_gather_rows, group_rank_and_size
 from pretrain.config import PretrainConfig
-from pretrain.data.batch import StepContext
 from pretrain.data.catalog import read_manifest
 from pretrain.models.sync_batch_norm import SyncBatchNorm
 from pretrain.objectives.base import Objective

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretrain.batch import StepContext
 from pretrain.collectives import Group, all_reduce_
-from pretrain.data.batch import StepContext
 
 LEARNING_RATE = 4.0
 MOMENTUM = 0.9

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from pretrain.batch import Batch, StepContext
 from pretrain.checkpoint import CheckpointStore
 from pretrain.config import PretrainConfig
-from pretrain.data.batch import Batch, StepContext
 from pretrain.data.loader import Loader, build_loader
 from pretrain.data.prefetch import on_device
 from pretrain.dist import World, any_rank, mean_over_ranks

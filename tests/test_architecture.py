@@ -21,7 +21,7 @@ MAX_ROOMS = {"launch": 12, "eval/report": 16, "pretrain/data": 16}
 
 # Within pretrain an import may point only to an earlier row, or stay in its row.
 PRETRAIN_ROWS: list[set[str]] = [
-    {"errors", "choices", "configio", "format", "preemption", "lock", "collectives", "kernels", "randomness"},
+    {"errors", "batch", "choices", "configio", "format", "preemption", "lock", "collectives", "kernels", "randomness"},
     {"objectives.settings", "objectives.config", "models.config", "optim.config"},
     {"config", "dist", "gradients"},
     {"rundir"},

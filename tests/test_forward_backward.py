@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pretrain.batch import Batch, StepContext
 from pretrain.config import EncoderConfig
-from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm

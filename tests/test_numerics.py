@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pretrain.batch import Batch, StepContext
 from pretrain.config import EncoderConfig, PrecisionConfig
-from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pretrain.batch import Batch, StepContext
 from pretrain.config import EncoderConfig
-from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.encoder import join_views, to_float

@@ -7,8 +7,8 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
+from pretrain.batch import Batch, StepContext
 from pretrain.config import AugmentationConfig, DataConfig, EncoderConfig, PretrainConfig, ScheduleConfig
-from pretrain.data.batch import Batch, StepContext
 from pretrain.dist import Groups, World, mean_over_ranks
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager

@@ -27,8 +27,8 @@ from eval.features import progress_bar, threads
 from eval.images import ImageSet
 from eval.result import EvaluationError
 from eval.subject import Subject
+from pretrain.batch import Batch
 from pretrain.checkpoint import checkpoints
-from pretrain.data.batch import Batch
 from pretrain.models.encoder import to_float
 from pretrain.rundir import read_json, whole_file, write_text
 

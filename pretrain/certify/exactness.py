@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pretrain.batch import Batch, StepContext
 from pretrain.certify.harness import (
     CheckResult,
     Harness,
@@ -22,7 +23,6 @@ from pretrain.certify.harness import (
     whole,
 )
 from pretrain.collectives import Group, all_reduce_
-from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import synchronise_batch_norm

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pretrain.batch import Batch
 from pretrain.collectives import Group
 from pretrain.config import PretrainConfig
-from pretrain.data.batch import Batch
 from pretrain.dist import World
 from pretrain.models.config import EncoderSettings
 from pretrain.models.sync_batch_norm import synchronise_batch_norm

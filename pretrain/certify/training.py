@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pretrain.batch import Batch, StepContext
 from pretrain.certify.harness import (
     CheckResult,
     Harness,
@@ -20,7 +21,6 @@ from pretrain.certify.harness import (
     whole,
 )
 from pretrain.collectives import Group
-from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.numerics import set_network_numerics

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pretrain.batch import Batch
 from pretrain.config import DataConfig
-from pretrain.data.batch import Batch
 from pretrain.data.beton.format import image_table, read_layout
 from pretrain.data.prefetch import PrefetchQueue, ended_by
 from pretrain.data.renderer import Renderer, RenderSettings

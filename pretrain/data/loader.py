@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
+from pretrain.batch import Batch, Loader
 from pretrain.config import AugmentationConfig, DataConfig
-from pretrain.data.batch import Batch, Loader
 from pretrain.data.beton.format import read_layout, read_table
 from pretrain.data.catalog import existing_beton
 from pretrain.data.prefetch import in_background

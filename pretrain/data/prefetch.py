@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from pretrain.data.batch import Batch
+from pretrain.batch import Batch
 
 T = TypeVar("T")
 

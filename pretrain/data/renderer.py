@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from pretrain.batch import Batch
 from pretrain.config import AugmentationConfig
-from pretrain.data.batch import Batch
 from pretrain.data.beton.format import JPEG, RAW, ImageTable
 from pretrain.data.buffers import PADDING, BatchMemory, KeptImages
 from pretrain.data.kernels import jpeg

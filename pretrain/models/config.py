@@ -1,4 +1,4 @@
-"""Settings and facts of the encoders: what builds them, and how large they are before they are built. Torch-free.
+"""Settings and facts of encoders and heads: what builds them, and how large they are before they are built. Torch-free.
 
 One's own encoder is a module ``(config) -> features``, named in a configuration as
 ``encoder: {architecture: "my_package.my_module:MyEncoder", ...}``, whose ``Config`` is derived from EncoderSettings:
@@ -16,8 +16,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
+
 from pretrain.choices import OneOf
-from pretrain.configio import PositiveFloat, Section, validate
+from pretrain.configio import PositiveFloat, PositiveInt, Section, validate
 
 _DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 # Side of the stem's kernel, and the factors by which its convolution and then its pooling divide the side of an image.
@@ -148,6 +150,20 @@ class EncoderConfig(EncoderSettings):
 
 def _divided(side: int, by: int) -> int:
     return -(-side // by)
+
+
+class ProjectorConfig(Section):
+    """MLP between encoder and loss: Linear, batch norm and ReLU in each layer, the last without ReLU.
+
+    ``last_batch_norm``: batch norm (without beta) after the last layer too, as SimCLR does. ``dropout``: share of the
+    features dropped ahead of each layer but the first, or of the only one; another way to make two views differ.
+    """
+
+    layers: Annotated[int, Field(ge=1, le=8)] = 2
+    hidden_width: PositiveInt | None = None  # as wide as the features
+    output_width: PositiveInt = 128
+    last_batch_norm: bool = True
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 _ENCODER = OneOf(EncoderSettings, EncoderConfig, key="architecture", default="resnet50")

@@ -7,8 +7,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from pretrain.data.batch import StepContext
-from pretrain.objectives.config import ProjectorConfig
+from pretrain.batch import StepContext
+from pretrain.models.config import ProjectorConfig
 from pretrain.randomness import mix32
 
 # Dropout whose mask is a function of (seed, step, position in the global batch, feature): the same on any ranks.

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from pretrain.batch import StepContext
 from pretrain.collectives import Group, group_rank_and_size
-from pretrain.data.batch import StepContext
 from pretrain.models.encoder import Encoder, join_views, to_float
 from pretrain.models.heads import build_projector
 from pretrain.objectives.config import ProjectorConfig

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pretrain.data.batch import StepContext
+from pretrain.batch import StepContext
 from pretrain.losses.byol import byol_loss
 from pretrain.models.encoder import Encoder
 from pretrain.models.heads import build_projector

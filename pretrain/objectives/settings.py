@@ -19,31 +19,16 @@ be the path of the settings, with ``implementation`` that of the objective: then
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
-
-from pretrain.configio import PositiveInt, Section
+from pretrain.configio import Section
 from pretrain.errors import Problem
+from pretrain.models.config import ProjectorConfig as ProjectorConfig
 
 FLOAT_BYTES = 4  # losses compute in float32
 
 # Widths of the heads in the certificate, where every objective is judged in small.
 SMALL_HIDDEN_WIDTH, SMALL_OUTPUT_WIDTH = 24, 6
-
-
-class ProjectorConfig(Section):
-    """MLP between encoder and loss: Linear, batch norm and ReLU in each layer, the last without ReLU.
-
-    ``last_batch_norm``: batch norm (without beta) after the last layer too, as SimCLR does. ``dropout``: share of the
-    features dropped ahead of each layer but the first, or of the only one; another way to make two views differ.
-    """
-
-    layers: Annotated[int, Field(ge=1, le=8)] = 2
-    hidden_width: PositiveInt | None = None  # as wide as the features
-    output_width: PositiveInt = 128
-    last_batch_norm: bool = True
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 @dataclass(frozen=True)

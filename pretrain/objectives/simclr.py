@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pretrain.data.batch import StepContext
+from pretrain.batch import StepContext
 from pretrain.losses.dcl import dcl_loss
 from pretrain.losses.diagnostics import ntxent_diagnostics
 from pretrain.losses.ntxent import ntxent_loss

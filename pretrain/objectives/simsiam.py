@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pretrain.data.batch import StepContext
+from pretrain.batch import StepContext
 from pretrain.losses.simsiam import simsiam_loss
 from pretrain.models.encoder import Encoder
 from pretrain.models.heads import build_projector

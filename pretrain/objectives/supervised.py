@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.data.batch import StepContext
+from pretrain.batch import StepContext
 from pretrain.losses.precision import full_precision
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput

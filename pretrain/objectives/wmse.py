@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.data.batch import StepContext
+from pretrain.batch import StepContext
 from pretrain.losses.wmse import wmse_loss
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective

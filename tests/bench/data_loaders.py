@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from pretrain.batch import Loader
 from pretrain.config import AugmentationConfig, DataConfig
-from pretrain.data.batch import Loader
 from pretrain.data.catalog import read_manifest
 from pretrain.data.loader import build_loader
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from pretrain.batch import Batch, StepContext
 from pretrain.config import PretrainConfig
 from pretrain.configio import load
-from pretrain.data.batch import Batch, StepContext
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm

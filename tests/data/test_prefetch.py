@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.data.batch import Batch
+from pretrain.batch import Batch
 from pretrain.data.prefetch import on_device
 from tests.data.test_loaders import make
 

@@ -13,10 +13,10 @@ import torch
 from eval import features
 from eval.__main__ import main
 from eval.encoder import new_encoder
+from pretrain.batch import Batch
 from pretrain.checkpoint import newest_checkpoint, write_checkpoint
 from pretrain.config import EncoderConfig, PretrainConfig, run_fingerprint
 from pretrain.configio import dump_yaml
-from pretrain.data.batch import Batch
 from pretrain.models.encoder import build_encoder
 from pretrain.objectives.build import build_objective
 from pretrain.rundir import RunDirectory, write_json, write_text

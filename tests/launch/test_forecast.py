@@ -14,9 +14,9 @@ from launch.plan.config import load_study
 from launch.plan.graph import build_graph
 from launch.plan.points import StudyPoint
 from launch.plan.targets import Hardware, SlurmTarget
+from pretrain.batch import StepContext
 from pretrain.config import PretrainConfig
 from pretrain.configio import validate
-from pretrain.data.batch import StepContext
 from pretrain.objectives.build import build_objective
 from pretrain.plan import make_plan
 from tests.launch.conftest import Workplace

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pretrain.data.batch import StepContext
+from pretrain.batch import StepContext
 from pretrain.models.heads import PositionalDropout, build_projector
 from pretrain.objectives.config import ProjectorConfig
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.data.batch import StepContext
+from pretrain.batch import StepContext
 from pretrain.losses import ntxent_loss
 from pretrain.models.config import EncoderSettings
 from pretrain.models.encoder import Encoder

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from pretrain.batch import StepContext
 from pretrain.config import PretrainConfig
 from pretrain.configio import validate
-from pretrain.data.batch import StepContext
 from pretrain.kernels import backend, contrastive_products, contrastive_work
 from pretrain.measure import peak_growth_bytes
 from pretrain.models.config import EncoderConfig
