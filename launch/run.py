@@ -116,7 +116,7 @@ def _run_missing(
     """(exit status, the study afterwards)"""
     with Progress(snapshot, console) as progress:
         outcomes = run_local(snapshot.missing, target, watcher=progress, stop=stop, lock=lock)
-        after = take_snapshot(snapshot.graph)
+        after = take_snapshot(snapshot.graph, study_records(snapshot.graph.directory))
         failed = any(task.key not in outcomes or outcomes[task.key].state != "finished" for task in snapshot.missing)
         if not stop.count and after.report_is_old:
             progress.note("building the report")

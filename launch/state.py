@@ -261,15 +261,11 @@ def _restarts(run: RunDirectory) -> int | None:
         return None
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """A stage's result; None while there is none. Raises ValueError where the file is damaged."""
-    try:
-        found = read_json(path)
-    except FileNotFoundError:
-        return None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged: expected a mapping, got {type(found).__name__}")
-    return found
+def evaluation_top1(study_directory: Path, point: Point, path: Path) -> float | None:
+    """Accuracy of an evaluation by its result ``path``, in per cent; None where it has none, e.g. t-SNE."""
+    training = read_run_result(RunDirectory(study_directory / point.directory), point.fingerprint)
+    found = read_evaluation(path, training) if isinstance(training, RunResult) else None
+    return _first([found], "top1") if isinstance(found, EvaluationResult) else None
 
 
 def modified(path: Path) -> float | None:

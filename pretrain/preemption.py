@@ -45,7 +45,7 @@ class Preemption:
         self.signal_name = signal.Signals(number).name
 
 
-def hold_back_signals() -> None:
+def block_signals() -> None:
     """Block the signals from now on, also in the program that this process executes, until ``install``."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 EARLY = """
 import os
-from pretrain.preemption import hold_back_signals
-hold_back_signals()
+from pretrain.preemption import block_signals
+block_signals()
 os.execv({python!r}, [{python!r}, "-c", '''
 import os, signal
 os.kill(os.getpid(), signal.SIGUSR2)   # in the middle of the imports

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 
 from launch.local.process import Outcome
 from launch.snapshot import Snapshot
-from launch.state import PointState, point_state, read_result
+from launch.state import PointState, evaluation_top1, point_state
 from launch.tasks import Task
 from pretrain.format import duration
 
@@ -82,7 +82,7 @@ class Progress:
         elif outcome.state == "stopped":
             self.note(f"{task.label}: stopped after {duration(outcome.seconds)}")
         else:
-            self.note(f"{task.label}: done in {duration(outcome.seconds)}{_gain(task, state)}{self._left()}")
+            self.note(f"{task.label}: done in {duration(outcome.seconds)}{self._gain(task, state)}{self._left()}")
 
     def failed(self, outcome: Outcome) -> None:
         """A task failed: print the end of its log; the last line alone where another failed with the same."""
@@ -102,7 +102,6 @@ class Progress:
         now = time.monotonic()
         if now < self._next_look:
             return
-        self._paced = False
         self._next_look = now + REFRESH_S
         for task in running:
             if task.kind != "train" or (state := self._look(task)) is None:
@@ -123,6 +122,15 @@ class Progress:
         self._seen[task.point.entry.name] = state.images_seen
         return state
 
+    def _gain(self, task: Task, state: PointState | None) -> str:
+        """What the task has brought: its speed, or its accuracy."""
+        if task.kind == "train":
+            return f", {state.images_per_second:,.0f} images/s" if state is not None and state.images_per_second else ""
+        if task.point is None or task.result is None:
+            return ""
+        top1 = evaluation_top1(self._graph.directory, task.point.entry, task.result)
+        return "" if top1 is None else f", top-1 {top1:.2f} %"
+
     def _share(self) -> float:
         return sum(self._seen.values()) / self._total if self._total else 1.0
 
@@ -136,15 +144,6 @@ class Progress:
             return ""
         pace = (time.monotonic() - self._began) / (done - self._at_start)
         return f", about {duration(pace * (self._total - done))} left"
-
-
-def _gain(task: Task, state: PointState | None) -> str:
-    """What the task has brought: its speed, or its accuracy."""
-    if task.kind == "train":
-        return f", {state.images_per_second:,.0f} images/s" if state is not None and state.images_per_second else ""
-    result = read_result(task.result) if task.kind == "probe" and task.result is not None else None
-    top1 = (result or {}).get("top1")  # fine-tuning, for one, has a table instead
-    return f", top-1 {top1:.2f} %" if isinstance(top1, int | float) else ""
 
 
 def _numbers(state: PointState) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pretrain.preemption import SIGNALS, VARIABLE, hold_back_signals
+from pretrain.preemption import SIGNALS, VARIABLE, block_signals
 
 # Linux gives outgoing connections the ports from 32,768 on; these lie below.
 FIRST_PORT, PORTS = 20_000, 12_000
@@ -33,7 +33,7 @@ class RankCommand:
     def __call__(self) -> None:
         """Execute the command in place of this process; never returns."""
         if self.preemptible:
-            hold_back_signals()
+            block_signals()
         for number in (
             *SIGNALS,
             signal.SIGCONT,
