@@ -56,7 +56,7 @@ class FeatureConfig(Section):
 
     help: ClassVar[str] = ""  # one line for --help
     label: ClassVar[str] = ""  # in print; the task's name where it says enough
-    shared: ClassVar[bool] = False  # several ranks may do it together: see `eval.shared_features`
+    shared: ClassVar[bool] = False  # several ranks may do it together: see `eval.evaluate`
     runs: ClassVar[str] = ""  # package.module:function that does it, imported when it is needed
 
     directory: FilePath | None = None

@@ -28,7 +28,7 @@ from pretrain.gradients import GradientAverager
 from pretrain.models.encoder import to_float
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
 from pretrain.optim.build import parameter_groups
-from pretrain.optim.schedules import learning_rate, lr_at
+from pretrain.optim.config import learning_rate, lr_at
 
 # (logits (B, K), pixels (B, 3, H, W), labels (B,)) -> (mean loss, how many images are right), both on the device
 Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -8,7 +8,7 @@ from typing import Any
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.errors import ConfigError, Problem
 from pretrain.objectives.settings import LossBatch, divisor_problems
-from pretrain.optim.schedules import learning_rate, lr_at
+from pretrain.optim.config import learning_rate, lr_at
 
 # Batch norm over fewer images than this is too noisy to be meant.
 FEWEST_IMAGES_OF_A_STATISTIC = 32

@@ -12,8 +12,7 @@ from pretrain.data.catalog import read_manifest
 from pretrain.dist import World, block_of_ranks, broadcast_from_first
 from pretrain.models.sync_batch_norm import synchronise_batch_norm
 from pretrain.numerics import set_network_numerics, set_numerics
-from pretrain.objectives.base import Objective
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import Objective, build_objective
 from pretrain.online_probe import OnlineProbe
 from pretrain.optim.build import build_optimizer
 from pretrain.plan import TrainPlan

@@ -11,8 +11,7 @@ from pretrain.config import EncoderConfig
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
-from pretrain.objectives.base import Objective
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import Objective, build_objective
 from pretrain.objectives.byol import BYOL
 from pretrain.objectives.config import (
     BarlowTwinsConfig,

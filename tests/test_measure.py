@@ -7,7 +7,7 @@ import torch
 
 from pretrain.measure import measure_loss_seconds
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import build_objective
 from pretrain.objectives.config import ObjectiveConfig
 from tests.ranks import Ranks
 from tests.test_forward_backward import ENCODER, OBJECTIVES, name

@@ -15,8 +15,7 @@ from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
 from pretrain.numerics import full_float32, set_network_numerics, set_numerics
-from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput, build_objective
 from pretrain.objectives.config import ProjectorConfig, SimCLRConfig
 from tests.ranks import Ranks
 

@@ -12,7 +12,7 @@ from pretrain.config import EncoderConfig
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.encoder import join_views, to_float
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import build_objective
 from pretrain.objectives.config import ProjectorConfig, SimCLRConfig
 from pretrain.online_probe import OnlineProbe
 from tests.ranks import Ranks

@@ -23,10 +23,10 @@ from torch import Tensor
 from eval.classifier import Network, new_network, write_network
 from eval.config import FinetuneConfig, Initialisation, LinearConfig
 from eval.encoder import FrozenEncoder, load_encoder
+from eval.evaluate import share_split
 from eval.features import feature_source, load_features
 from eval.metrics import accuracy_percent, balanced_subset, classifier_numbers, held_out_mask, mean_loss
 from eval.result import EvaluationError, digests
-from eval.shared_features import share_split
 from eval.subject import Subject
 from eval.tasks.probe import measure_linear
 from eval.training import Curves, Rates, Trainer, open_trainer

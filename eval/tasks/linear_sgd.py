@@ -31,7 +31,7 @@ from eval.training import Curves
 from pretrain.collectives import all_gather_rows
 from pretrain.data.sampler import RankOrder
 from pretrain.models.encoder import to_float
-from pretrain.optim.schedules import learning_rate, lr_at
+from pretrain.optim.config import learning_rate, lr_at
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]]  # epoch -> (features, labels, image numbers)
 

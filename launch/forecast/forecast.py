@@ -10,8 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.forecast.communication import Links, StepTimes, communication
-from launch.forecast.model_size import ModelSize, model_size
+from launch.forecast.communication import Links, ModelSize, StepTimes, communication, model_size
 from launch.plan.points import StudyPoint
 from launch.plan.targets import Hardware, Target
 from launch.state import PointState

@@ -12,7 +12,7 @@ from pretrain.certify.harness import CheckResult, Harness
 from pretrain.collectives import all_gather_rows, all_reduce_
 from pretrain.gradients import BUCKET_BYTES
 from pretrain.kernels.contrastive_work import tile_rows
-from pretrain.losses.ntxent import ntxent_loss
+from pretrain.losses.contrastive import ntxent_loss
 from pretrain.measure import median_seconds, peak_growth_bytes
 
 REPEATS = 5

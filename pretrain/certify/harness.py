@@ -16,8 +16,7 @@ from pretrain.config import PretrainConfig
 from pretrain.dist import World
 from pretrain.models.config import EncoderSettings
 from pretrain.models.sync_batch_norm import synchronise_batch_norm
-from pretrain.objectives.base import Objective
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import Objective, build_objective
 from pretrain.objectives.config import OBJECTIVES
 from pretrain.objectives.settings import ObjectiveSettings
 

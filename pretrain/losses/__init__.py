@@ -1,11 +1,8 @@
 """The losses, for any training loop: tensors in, a scalar out, exact over all ranks of a process group."""
 
-from pretrain.losses.barlow_twins import barlow_twins_loss
-from pretrain.losses.byol import byol_loss
-from pretrain.losses.dcl import dcl_loss
-from pretrain.losses.ntxent import ntxent_loss
-from pretrain.losses.simsiam import simsiam_loss
-from pretrain.losses.vicreg import vicreg_loss
+from pretrain.losses.contrastive import dcl_loss, ntxent_loss
+from pretrain.losses.predictive import byol_loss, simsiam_loss
+from pretrain.losses.redundancy import barlow_twins_loss, vicreg_loss
 from pretrain.losses.wmse import wmse_loss
 
 __all__ = [

@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 from pretrain.collectives import Group, all_gather_rows, all_reduce_, group_rank_and_size
 from pretrain.kernels.backend import backend_of
 from pretrain.kernels.contrastive_work import Between, Within, divide_work
-from pretrain.losses.precision import check_pair, full_precision, without_autocast
+from pretrain.losses.common import check_pair, full_precision, without_autocast
 
 LN2 = math.log(2.0)
 
@@ -35,7 +35,7 @@ LN2 = math.log(2.0)
 def contrastive_loss(
     z_a: Tensor, z_b: Tensor, temperature: float | Tensor, group: Group, negatives: int | None, *, decoupled: bool
 ) -> Tensor:
-    """See ntxent.ntxent_loss and dcl.dcl_loss for the arguments. Collective in the forward: every rank calls this."""
+    """See ntxent_loss and dcl_loss for the arguments. Collective in the forward: every rank calls this."""
     group_pairs = check_contrastive(z_a, z_b, temperature, group, negatives)
     if decoupled and group_pairs == 1:
         raise ValueError("decoupled contrastive loss: a global batch of 1 pair has no negatives; expected 2 or more")
@@ -139,3 +139,55 @@ class _Contrastive(torch.autograd.Function):
             du_BVD[:, view].addcmul_(u_BVD[:, 1 - view], pull_B1, value=-1.0)
         # W times this rank's rows: the mean over the ranks of the parameters' gradients is then that of the loss.
         return du_ND.mul_(grad * (ctx.world_size * LN2 / u_MD.shape[0])), None, None, None, None
+
+
+def ntxent_loss(
+    z_a: Tensor, z_b: Tensor, *, temperature: float | Tensor, group: Group = None, negatives: int | None = None
+) -> Tensor:
+    """NT-Xent over the global batch: SimCLR, Chen et al. 2020 (arXiv:2002.05709), eq. 1.
+
+        L = mean over all 2 G rows i of  log sum_{k != i} exp(z_i.z_k / temperature) - z_i.z_p(i) / temperature
+
+    The mean is the paper's; the code released with the paper adds the two views' means and so minimises 2 L.
+
+    The loss of the global batch, the same scalar on every rank; float32, or float64 for float64 inputs.
+
+    z_a, z_b: (B, D) projections of the two views of this rank's images, not normalised; B the same on every rank.
+    temperature: positive; a tensor gets its exact gradient.
+    negatives: None for all other images of the global batch; K for groups of K consecutive images (in the order of the
+    ranks) which are each other's only negatives. K must divide the global batch.
+    Gradients are scaled so that their mean over the ranks, as DistributedDataParallel takes it, is the gradient of the
+    loss. Raises ValueError for shapes, temperatures and groups that do not fit.
+    Collective in the forward: every rank calls this.
+
+    >>> import torch
+    >>> from pretrain.losses import ntxent_loss
+    >>> z = torch.eye(4)  # four images, as far apart as can be; both views the same
+    >>> loss = ntxent_loss(z, z, temperature=1.0)  # log(e + 6) - 1
+    >>> print(f"{loss:.4f}")
+    1.1654
+    """
+    return contrastive_loss(z_a, z_b, temperature, group, negatives, decoupled=False)
+
+
+def dcl_loss(
+    z_a: Tensor, z_b: Tensor, *, temperature: float | Tensor, group: Group = None, negatives: int | None = None
+) -> Tensor:
+    """Decoupled contrastive loss over the global batch: DCL, Yeh et al. 2022 (arXiv:2110.06848), eq. 6.
+
+        L = mean over all 2 G rows i of  log sum_{k != i, p(i)} exp(z_i.z_k / temperature) - z_i.z_p(i) / temperature
+
+    NT-Xent without the positive in its own denominator, which removes the factor by which an easy positive mutes the
+    gradient; it depends less on the number of negatives.
+
+    The loss of the global batch, the same scalar on every rank. Arguments, errors and gradients as for ntxent_loss.
+
+    A global batch of one pair has no negatives and raises ValueError. Collective in the forward: every rank calls this.
+
+    >>> import torch
+    >>> from pretrain.losses import dcl_loss
+    >>> z = torch.eye(4)
+    >>> print(f"{dcl_loss(z, z, temperature=1.0):.4f}")  # log(6) - 1
+    0.7918
+    """
+    return contrastive_loss(z_a, z_b, temperature, group, negatives, decoupled=True)

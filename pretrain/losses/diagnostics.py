@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain.collectives import Group, all_gather_rows, all_reduce_, group_rank_and_size
+from pretrain.losses.common import full_precision, without_autocast
 from pretrain.losses.contrastive import check_contrastive
-from pretrain.losses.precision import full_precision, without_autocast
 
 MOST_ANCHORS = 512
 # Anchors at a time, so that their similarities take a few MiB.

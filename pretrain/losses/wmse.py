@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain.collectives import Group, all_gather_rows_shared
-from pretrain.losses.precision import check_pair, full_precision, without_autocast
+from pretrain.losses.common import check_pair, full_precision, without_autocast
 from pretrain.randomness import permutation
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pretrain.batch import StepContext
-from pretrain.losses.barlow_twins import barlow_twins_loss
+from pretrain.losses.redundancy import barlow_twins_loss
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective
 from pretrain.objectives.config import BarlowTwinsConfig

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.batch import StepContext
+from pretrain.choices import load_object
 from pretrain.collectives import Group, group_rank_and_size
-from pretrain.models.encoder import Encoder, join_views, to_float
+from pretrain.models.config import EncoderSettings
+from pretrain.models.encoder import Encoder, build_encoder, join_views, to_float
 from pretrain.models.heads import build_projector
 from pretrain.objectives.config import ProjectorConfig
+from pretrain.objectives.settings import ObjectiveSettings
 
 
 class Embedded(NamedTuple):
@@ -94,3 +97,15 @@ def other_view(targets: Tensor) -> Tensor:
     """Rows of view a and view b (2B, D), exchanged and without gradient."""
     a, b = targets.detach().chunk(2)
     return torch.cat([b, a])
+
+
+def build_objective(objective: ObjectiveSettings, encoder: EncoderSettings, *, classes: int, seed: int) -> Objective:
+    """Objective on the CPU with weights that are a function of ``seed`` alone.
+
+    classes: number of labels of the data set; only objectives that read labels use it.
+    """
+    implementation = load_object(objective.implementation or objective.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built: Objective = implementation.build(objective, build_encoder(encoder), classes=classes, seed=seed)
+    return built

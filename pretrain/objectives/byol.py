@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.batch import StepContext
-from pretrain.losses.byol import byol_loss
+from pretrain.losses.predictive import byol_loss
 from pretrain.models.encoder import Encoder
 from pretrain.models.heads import build_projector
 from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput, other_view

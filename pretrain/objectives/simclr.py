@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from pretrain.batch import StepContext
-from pretrain.losses.dcl import dcl_loss
+from pretrain.losses.contrastive import dcl_loss, ntxent_loss
 from pretrain.losses.diagnostics import ntxent_diagnostics
-from pretrain.losses.ntxent import ntxent_loss
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective
 from pretrain.objectives.config import DCLConfig, SimCLRConfig

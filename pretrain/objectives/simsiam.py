@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pretrain.batch import StepContext
-from pretrain.losses.simsiam import simsiam_loss
+from pretrain.losses.predictive import simsiam_loss
 from pretrain.models.encoder import Encoder
 from pretrain.models.heads import build_projector
 from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput, other_view

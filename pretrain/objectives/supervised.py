@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.batch import StepContext
-from pretrain.losses.precision import full_precision
+from pretrain.losses.common import full_precision
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import Embedded, Objective, ObjectiveOutput
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pretrain.batch import StepContext
-from pretrain.losses.vicreg import vicreg_loss
+from pretrain.losses.redundancy import vicreg_loss
 from pretrain.models.encoder import Encoder
 from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective
 from pretrain.objectives.config import VICRegConfig

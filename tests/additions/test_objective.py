@@ -27,7 +27,7 @@ SETTINGS = '''class AgreementConfig(ObjectiveSettings):
 '''
 CLASS = '''"""Two views agree."""
 
-from pretrain.losses.precision import full_precision
+from pretrain.losses.common import full_precision
 from pretrain.objectives.base import ObjectiveOutput, ProjectedObjective
 
 
@@ -47,7 +47,7 @@ USE = """
 import json
 from eval.report.format import METHODS, named
 from launch.forecast.communication import Links, communication
-from launch.forecast.model_size import model_size
+from launch.forecast.forecast import model_size
 from launch.plan.targets import Hardware
 from pretrain.certify.__main__ import main
 from pretrain.config import PretrainConfig

@@ -41,7 +41,7 @@ USE = """
 import json
 from eval.report.format import named
 from launch.forecast.forecast import memory_of
-from launch.forecast.model_size import model_size
+from launch.forecast.forecast import model_size
 from pretrain.certify.__main__ import main
 from pretrain.config import PretrainConfig
 from pretrain.configio import validate

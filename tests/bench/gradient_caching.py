@@ -19,7 +19,7 @@ from pretrain.configio import load
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import build_objective
 from tests.bench.timing import interleaved, peak_growth_mib, report
 
 

@@ -20,8 +20,7 @@ from pretrain.collectives import all_gather_rows
 from pretrain.kernels.contrastive_products import products_of
 from pretrain.kernels.contrastive_tiles import _probabilities, _Scratch, _tiles
 from pretrain.kernels.contrastive_work import TILE_ROWS_CPU, Between
-from pretrain.losses.contrastive import scaled_rows
-from pretrain.losses.ntxent import ntxent_loss
+from pretrain.losses.contrastive import ntxent_loss, scaled_rows
 from tests.bench.timing import interleaved, peak_growth_mib, report
 from tests.ranks import Ranks
 

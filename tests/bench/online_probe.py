@@ -16,7 +16,7 @@ from pretrain.configio import load
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import build_objective
 from pretrain.online_probe import OnlineProbe
 from tests.bench.timing import report
 

@@ -22,7 +22,7 @@ from pretrain.collectives import all_gather_rows, group_rank_and_size
 from pretrain.config import DataConfig, PretrainConfig
 from pretrain.data.sampler import Indices, RankOrder
 from pretrain.dist import World
-from pretrain.losses.ntxent import ntxent_loss
+from pretrain.losses.contrastive import ntxent_loss
 from tests.ranks import Ranks
 from tests.training import run
 

@@ -18,7 +18,7 @@ from pretrain.checkpoint import newest_checkpoint, write_checkpoint
 from pretrain.config import EncoderConfig, PretrainConfig, run_fingerprint
 from pretrain.configio import dump_yaml
 from pretrain.models.encoder import build_encoder
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import build_objective
 from pretrain.rundir import RunDirectory, write_json, write_text
 
 IMAGES = {"train": 240, "test": 60}

@@ -12,10 +12,10 @@ import torch.distributed as dist
 from eval.classifier import read_network
 from eval.config import FeatureConfig, evaluation_config
 from eval.encoder import load_encoder
+from eval.evaluate import share_features
 from eval.features import cached_features, extract_features, feature_source
 from eval.images import ImageSet, crop_and_flip
 from eval.result import EvaluationError, Stopwatch, open_evaluation
-from eval.shared_features import share_features
 from eval.subject import open_subject
 from pretrain.config import AugmentationConfig
 from pretrain.dist import Groups, World

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from pretrain.kernels.backend import ANYWHERE, BACKENDS, NormOperands, backend_of, backends_on
 from pretrain.kernels.contrastive_work import divide_work, tile_rows
-from pretrain.losses.dcl import dcl_loss
-from pretrain.losses.ntxent import ntxent_loss
+from pretrain.losses.contrastive import dcl_loss, ntxent_loss
 from pretrain.models.sync_batch_norm import convert_sync_batch_norm
 from tests.losses.across_ranks import make_views, through_layer
 from tests.models.test_sync_batch_norm import plain_net, step

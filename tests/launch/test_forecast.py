@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.forecast.communication import Links, communication
+from launch.forecast.communication import Links, communication, model_size
 from launch.forecast.forecast import forecast, memory_of, micro_batches_needed, weak_scaling
-from launch.forecast.model_size import model_size
 from launch.plan.config import load_study
 from launch.plan.graph import build_graph
 from launch.plan.points import StudyPoint
@@ -17,7 +16,7 @@ from launch.plan.targets import Hardware, SlurmTarget
 from pretrain.batch import StepContext
 from pretrain.config import PretrainConfig
 from pretrain.configio import validate
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import build_objective
 from pretrain.plan import make_plan
 from tests.launch.conftest import Workplace
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.losses.dcl import dcl_loss
+from pretrain.losses.contrastive import dcl_loss
 from tests.losses.across_ranks import assert_one_rank, make_views, through_layer
 from tests.losses.test_ntxent import clustered
 from tests.ranks import Ranks

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.losses.barlow_twins import barlow_twins_loss
-from pretrain.losses.vicreg import vicreg_loss
+from pretrain.losses.redundancy import barlow_twins_loss, vicreg_loss
 from pretrain.losses.wmse import wmse_loss
 from pretrain.randomness import permutation
 from tests.losses.across_ranks import assert_close, assert_one_rank, make_views, through_layer

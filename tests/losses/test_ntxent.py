@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.kernels import backend, contrastive_products, contrastive_work
 from pretrain.losses import contrastive
-from pretrain.losses.ntxent import ntxent_loss
+from pretrain.losses.contrastive import ntxent_loss
 from tests.losses.across_ranks import assert_close, assert_one_rank, make_views, through_layer
 from tests.ranks import Ranks
 

@@ -8,8 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.losses.byol import byol_loss
-from pretrain.losses.simsiam import simsiam_loss
+from pretrain.losses.predictive import byol_loss, simsiam_loss
 from tests.losses.across_ranks import make_views
 from tests.ranks import Ranks
 

@@ -16,7 +16,7 @@ from pretrain.configio import validate
 from pretrain.kernels import backend, contrastive_products, contrastive_work
 from pretrain.measure import peak_growth_bytes
 from pretrain.models.config import EncoderConfig
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import build_objective
 from pretrain.objectives.config import OBJECTIVES
 from pretrain.objectives.settings import LossBatch, ObjectiveSettings
 from tests.objectives.live_memory import LiveMemory

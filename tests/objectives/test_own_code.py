@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from launch.forecast.model_size import model_size
+from launch.forecast.communication import model_size
 from pretrain import load_encoder
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.configio import dump_yaml, parse_yaml, validate
 from pretrain.errors import ConfigError
-from pretrain.objectives.build import build_objective
+from pretrain.objectives.base import build_objective
 from pretrain.plan import make_plan
 from tests.certify.test_certify import failed, found
 from tests.ranks import Ranks

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pretrain.optim.schedules import learning_rate, lr_at
+from pretrain.optim.config import learning_rate, lr_at
 
 
 def test_linear_and_square_root_meet_at_4096() -> None:
