@@ -92,7 +92,7 @@ def test_settings_are_strict_and_remembered(own: Path, capsys: pytest.CaptureFix
     ("path", "message"),
     [
         ("own_images.nothing:Striped", "cannot be imported"),
-        ("own_images.stripes:Stripes", "has no attribute 'Stripes'"),
+        ("own_images.stripes:Stripes", "has no 'Stripes'"),
         ("own_images.stripes:NoSource", r"derived from pretrain\.data\.sources\.base\.Source"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +44,12 @@ def source_class(name: str) -> type[Source]:
 
 
 def _own_class(path: str) -> type[Source]:
-    module_name, _, class_name = path.partition(":")
+    from pretrain.choices import load_object
+
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"data set: {path} cannot be imported ({error}); expected package.module:Class") from error
+        found = load_object(path)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"data set: {path} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Source)):
         raise ValueError(f"data set: got {path}, expected a class derived from {Source.__module__}.{Source.__name__}")
     return found
