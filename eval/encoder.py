@@ -10,6 +10,7 @@ import torch
 
 from eval.config import Initialisation
 from eval.result import EvaluationError
+from eval.schema import RunResult, read_run_result
 from pretrain.checkpoint import newest_checkpoint, read_checkpoint
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.configio import validate
@@ -61,6 +62,12 @@ def load_encoder(
     expected = run_fingerprint(config)
     if content["fingerprint"] != expected:
         raise EvaluationError(f"{path} is of run {content['fingerprint']}, expected {expected}, that of {run.config}")
+    training = read_run_result(run, expected)
+    if checkpoint is None and isinstance(training, RunResult) and content["step"] != training.total_steps:
+        raise EvaluationError(
+            f"{path} is the newest checkpoint, of step {content['step']:,}, but the run finished at step "
+            f"{training.total_steps:,}: its last checkpoint is gone"
+        )
     trained = validate(PretrainConfig, _plain(content["config"]), f"configuration in {path}")
     if trained.encoder != config.encoder:
         raise EvaluationError(f"{path} holds another encoder than {run.config}: {trained.encoder} != {config.encoder}")

@@ -191,3 +191,13 @@ def test_the_model_card_knows_the_trained_encoder_alone(tmp_path: Path) -> None:
     assert main(random[:3]) == 0
     assert main(["export", str(run.path)]) == 0
     assert card.read_text().count("nearest neighbours") == 1
+
+
+def test_an_earlier_checkpoint_is_not_the_finished_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from eval.__main__ import main
+    from tests.eval.runs import write_data, write_run
+
+    run = write_run(tmp_path / "run", write_data(tmp_path / "data", train=12, test=6), steps=(3, 5))
+    (run.checkpoints / "step_00000005.pt").unlink()
+    assert main(["knn", str(run.path)]) == 1
+    assert "of step 3, but the run finished at step 5" in capsys.readouterr().err
