@@ -188,7 +188,7 @@ class Trainer:
         images = {"train_images": len(self.train.index_N), "test_images": len(self.test.index_N)}
         return {**images, "classes": self.classes}
 
-    def teach(
+    def fit(
         self,
         network: Network,
         index_n: Tensor,

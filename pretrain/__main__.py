@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def gave_up_before(directory: RunDirectory) -> int | None:
-    """Exit status where torchrun starts again a run that stopped in good order or diverged; None otherwise.
+    """Exit status where torchrun starts again a run that stopped on request or diverged; None otherwise.
 
     torchrun restarts whatever ends with an error; only what died (a killed rank, a lost node) may do better next time.
     """

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 class StepContext:
     """Where in training a step stands: the one count of steps, for all that depends on it.
 
-    step: steps finished before this one; whatever is drawn anew in each step is a function of it.
+    step: steps finished before this one; whatever is drawn again in each step is a function of it.
     progress: the share of training that is finished once this step is.
     measure: compute the metrics that cost something too.
     rows_N: where each row of a forward is in the global batch (view * G + image), set by `Objective.embed_views`.

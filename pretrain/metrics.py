@@ -124,7 +124,7 @@ class _WandbCopy:
         self._thread.submit(lambda: self._run.result().log(metrics, step=step))
 
     def finish(self, *, exit_code: int) -> None:
-        """Wait until all rows are written. A failure of wandb's is told and does not fail the run."""
+        """Wait until all rows are written. A failure of wandb is printed and does not fail the run."""
         try:
             self._thread.submit(lambda: self._run.result().finish(exit_code=exit_code)).result()
         except Exception as error:

@@ -48,7 +48,7 @@ def mix32(x: Tensor) -> Tensor:
 
 
 def permutation(count: int, key: tuple[int | Tensor, ...], device: torch.device) -> Tensor:
-    """A permutation (count,) of range(count), drawn anew for every key: the order of the hashes of (key, index)."""
+    """A permutation (count,) of range(count), drawn again for every key: the order of the hashes of (key, index)."""
     hashes = torch.arange(count, device=device)
     for part in key:
         hashes = mix64(hashes * GOLDEN + part)

@@ -149,7 +149,7 @@ class _Distillation:
         network = network.to(self.subject.device)
         rates = Rates(config.learning_rate, config.learning_rate, config.weight_decay)
         title = f"student on {len(index_n)} images"
-        curves, steps = self.trainer.teach(network, index_n, rates, epochs=epochs, title=title, loss=loss)
+        curves, steps = self.trainer.fit(network, index_n, rates, epochs=epochs, title=title, loss=loss)
         if curves.diverged:
             raise EvaluationError(
                 f"the student diverged in epoch {len(curves.epoch)} at learning_rate {config.learning_rate:g}; "

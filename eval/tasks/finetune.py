@@ -44,9 +44,9 @@ NAMES = {
 def evaluate_finetune(subject: Subject, config: FinetuneConfig) -> dict[str, Any]:
     """Every row of the table, each kept as soon as it is measured, and the result once all are there."""
     with open_trainer(subject, config) as trainer:
-        bench = _Bench(subject, config, trainer)
+        comparison = _Comparison(subject, config, trainer)
         rows = [
-            bench.row(method, initialisation, fraction)
+            comparison.row(method, initialisation, fraction)
             for initialisation, method in product(config.initialisations, config.methods)
             for fraction in sorted(set(config.label_fractions))
         ]
@@ -57,7 +57,7 @@ def evaluate_finetune(subject: Subject, config: FinetuneConfig) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class _Bench:
+class _Comparison:
     """What every row needs."""
 
     subject: Subject
@@ -172,7 +172,7 @@ class _Bench:
     ) -> tuple[Network, Curves]:
         network = new_network(encoder.module, self.trainer.classes, seed=self.config.seed).to(self.subject.device)
         title = f"fine-tuning on {len(labelled_n)} labels"
-        curves, _ = self.trainer.teach(network, labelled_n, rates, epochs=epochs, title=title, watched=watched)
+        curves, _ = self.trainer.fit(network, labelled_n, rates, epochs=epochs, title=title, watched=watched)
         return network, curves
 
 

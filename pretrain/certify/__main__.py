@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with open_world(config.device, backend=given.backend, timeout_s=TIMEOUT_S) as world:
         start = time.perf_counter()
-        findings = certify(config, world, ranks_per_node=per_node)
+        results = certify(config, world, ranks_per_node=per_node)
         if world.is_first:
-            report(findings, config, world, time.perf_counter() - start, given.output)
-    return 0 if all(result.passed for result in findings) else 1
+            report(results, config, world, time.perf_counter() - start, given.output)
+    return 0 if all(result.passed for result in results) else 1
 
 
 def _judge(path: str, overrides: list[str], output: Path) -> int:

@@ -19,7 +19,7 @@ CHANNELS, SIDE_PX, IMAGES, EPS = 6, 9, 32, 1e-5
 
 def kernel_findings(harness: Harness) -> list[CheckResult]:
     """Two results for each backend. Collective: every rank calls this."""
-    findings = []
+    results = []
     backends = backends_on(harness.world.device)
     for backend in backends:
         # More than a tile of the backend in use; of another one, whose tiles may be too large for this device, less.
@@ -29,8 +29,8 @@ def kernel_findings(harness: Harness) -> list[CheckResult]:
         subjects = {f"contrastive losses, {rows} rows": contrastive, "batch norm": _batch_norm(harness, backend)}
         for subject, errors in subjects.items():
             agreed = {name: harness.largest(error) for name, error in errors.items()}
-            findings.append(bounded("kernels", f"{backend.name}: {subject}, float32", agreed, TOLERANCE))
-    return findings
+            results.append(bounded("kernels", f"{backend.name}: {subject}, float32", agreed, TOLERANCE))
+    return results
 
 
 def _contrastive(harness: Harness, backend: TorchBackend, rows: int) -> dict[str, float]:

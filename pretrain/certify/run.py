@@ -50,28 +50,28 @@ def certify(
     sharing = batch_norm_ranks(config.sync_batch_norm, world_size=world.size, ranks_per_node=ranks_per_node)
     solo = block_of_ranks(world, 1)
     harness = Harness(config, world, solo, block_of_ranks(world, sharing))
-    findings: list[CheckResult] = []
+    results: list[CheckResult] = []
     for name in checks:
         try:
-            findings += CHECKS[name](harness)
+            results += CHECKS[name](harness)
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             raised = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
-            findings.append(CheckResult(name, "all of it", raised, "no error", passed=False))
-    return findings
+            results.append(CheckResult(name, "all of it", raised, "no error", passed=False))
+    return results
 
 
-def as_json(findings: list[CheckResult], config: PretrainConfig, world: World, seconds: float) -> dict[str, Any]:
+def as_json(results: list[CheckResult], config: PretrainConfig, world: World, seconds: float) -> dict[str, Any]:
     """The certificate as plain values; a number that is not finite is null."""
     return {
-        "passed": all(result.passed for result in findings),
+        "passed": all(result.passed for result in results),
         "world_size": world.size,
         "device": device_name(world),
         "fingerprint": run_fingerprint(config),
         "seconds": seconds,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "environment": environment(),
-        "findings": [
+        "results": [
             {
                 "check": result.check,
                 "subject": result.subject,
@@ -80,7 +80,7 @@ def as_json(findings: list[CheckResult], config: PretrainConfig, world: World, s
                 "passed": result.passed,
                 "numbers": {k: v if math.isfinite(v) else None for k, v in result.numbers.items()},
             }
-            for result in findings
+            for result in results
         ],
     }
 
@@ -90,20 +90,20 @@ def device_name(world: World) -> str:
     return torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
 
 
-def report(findings: list[CheckResult], config: PretrainConfig, world: World, seconds: float, output: Path) -> None:
+def report(results: list[CheckResult], config: PretrainConfig, world: World, seconds: float, output: Path) -> None:
     """Write the JSON, print the table and the verdict."""
-    write_json(output, as_json(findings, config, world, seconds))
+    write_json(output, as_json(results, config, world, seconds))
     table = Table(
         box=box.SIMPLE_HEAD, title=f"{world.size} ranks on {device_name(world)} against one", title_justify="left"
     )
     for name in ("check", "subject", "measured", "expected", ""):
         table.add_column(name, overflow="fold")
-    for result in findings:
+    for result in results:
         verdict = "[green]ok[/]" if result.passed else "[bold red]FAILED[/]"
         cells = (result.check, result.subject, result.measured, result.expected)
         table.add_row(*(escape(cell) for cell in cells), verdict)
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table)
-    failed = sum(not result.passed for result in findings)
-    verdict = "these ranks are one rank" if not failed else f"{failed} of {len(findings)} findings FAILED"
+    failed = sum(not result.passed for result in results)
+    verdict = "these ranks are one rank" if not failed else f"{failed} of {len(results)} checks FAILED"
     console.print(f"{verdict}; {seconds:.1f} s; {output}", highlight=False)

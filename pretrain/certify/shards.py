@@ -26,12 +26,12 @@ def configuration_findings(harness: Harness) -> list[CheckResult]:
     here = environment()
     software = {name: here[name] for name in ("git_revision", "python", "packages")}
     said = {"configuration and seed": run_fingerprint(harness.config), "software": repr(software)}
-    findings = []
+    results = []
     for subject, text in said.items():
         same = harness.all_equal(torch.tensor(list(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8))
         measured = text if same and subject != "software" else "the same" if same else "ranks differ"
-        findings.append(CheckResult("ranks", subject, measured, "the same on all ranks", same))
-    return findings
+        results.append(CheckResult("ranks", subject, measured, "the same on all ranks", same))
+    return results
 
 
 def shard_findings(harness: Harness) -> list[CheckResult]:
@@ -46,9 +46,9 @@ def shard_findings(harness: Harness) -> list[CheckResult]:
         total = None
     images = max(total or IMAGES_WITHOUT_DATA, batch)
     index_n = subset(images, min(data.images, images) if data.images else None)
-    findings = [_order(harness, index_n, epoch, known=total is not None) for epoch in EPOCHS]
+    results = [_order(harness, index_n, epoch, known=total is not None) for epoch in EPOCHS]
     written = beton_path(data.directory, data.split).is_file()
-    return [*findings, _loaded(harness)] if harness.largest(float(not written)) == 0.0 else findings
+    return [*results, _loaded(harness)] if harness.largest(float(not written)) == 0.0 else results
 
 
 def _order(harness: Harness, index_n: Indices, epoch: int, *, known: bool) -> CheckResult:

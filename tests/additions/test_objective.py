@@ -64,7 +64,7 @@ try:
 except ConfigError as error:
     refused = str(error)
 passed = main(["--config", "agreement.yaml"]) == 0
-said = json.loads(Path("certificate.json").read_text())["findings"]
+said = json.loads(Path("certificate.json").read_text())["results"]
 print(json.dumps({
     "loss_bytes": plan.loss_bytes_per_rank,
     "sums": times.sums,

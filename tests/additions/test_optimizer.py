@@ -61,7 +61,7 @@ except ConfigError as error:
     found["refused"] = str(error)
 Path("sign.yaml").write_text("{global_batch_size: 64, device: cpu, optimizer: {name: sign}}")
 main(["--config", "sign.yaml"])
-said = json.loads(Path("certificate.json").read_text())["findings"]
+said = json.loads(Path("certificate.json").read_text())["results"]
 found["identical"] = [finding["passed"] for finding in said if finding["check"] == "three steps"][0]
 print(json.dumps(found))
 """

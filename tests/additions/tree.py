@@ -25,7 +25,9 @@ class Addition:
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
-                shutil.copytree(source, self.tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(
+                    source, self.tree / name, ignore=shutil.ignore_patterns("*.pyc")
+                )  # compiled kernels come along
             else:
                 shutil.copy(source, self.tree / name)
 

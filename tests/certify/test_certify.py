@@ -50,23 +50,23 @@ def on_rank(
 
 
 def found(ranks: Ranks, faults: dict[str, Any], checks: list[str], **changes: Any) -> list[CheckResult]:
-    """The findings of 4 ranks, which must all say the same."""
+    """The results of 4 ranks, which must all say the same."""
     results = ranks(4).run(on_rank, faults, checks, configuration(**changes))
     assert [[f.passed for f in r] for r in results] == [[f.passed for f in results[0]]] * 4
     return results[0]  # type: ignore[no-any-return]
 
 
-def failed(findings: list[CheckResult]) -> set[str]:
-    return {finding.check for finding in findings if not finding.passed}
+def failed(results: list[CheckResult]) -> set[str]:
+    return {finding.check for finding in results if not finding.passed}
 
 
 def test_these_ranks_are_one_rank(ranks: Ranks) -> None:
-    findings = found(ranks, {}, list(CHECKS))
-    assert not failed(findings), [f for f in findings if not f.passed]
-    assert {f.check for f in findings} == {
+    results = found(ranks, {}, list(CHECKS))
+    assert not failed(results), [f for f in results if not f.passed]
+    assert {f.check for f in results} == {
         *("ranks", "kernels", "gradient", "batch norm", "LARS", "three steps", "shards", "communication", "loss")
     }
-    objectives = " ".join(f.subject for f in findings if f.check == "gradient")
+    objectives = " ".join(f.subject for f in results if f.check == "gradient")
     for name in ("simclr", "dcl", "barlow_twins", "vicreg", "wmse", "byol", "simsiam", "supervised", "micro-batches"):
         assert name in objectives
 
@@ -154,9 +154,9 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str], set[str]]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_red(ranks: Ranks, fault: str) -> None:
     planted, checks, expected = FAULTS[fault]
-    findings = found(ranks, planted, checks)
-    assert failed(findings) == expected, findings
-    said = " ".join(finding.measured for finding in findings)
+    results = found(ranks, planted, checks)
+    assert failed(results) == expected, results
+    said = " ".join(finding.measured for finding in results)
     if fault == "a gradient of 1/W":
         assert "|gradient| is 0.25 of one rank's" in said
     if fault == "repeated shard":
@@ -166,20 +166,20 @@ def test_a_planted_fault_is_red(ranks: Ranks, fault: str) -> None:
 
 
 def test_an_error_is_a_finding(ranks: Ranks) -> None:
-    findings = found(ranks, {NTXENT: nothing}, ["gradient", "shards"])
-    assert failed(findings) == {"gradient"}
-    assert "AttributeError" in findings[0].measured or "TypeError" in findings[0].measured
+    results = found(ranks, {NTXENT: nothing}, ["gradient", "shards"])
+    assert failed(results) == {"gradient"}
+    assert "AttributeError" in results[0].measured or "TypeError" in results[0].measured
 
 
 def test_a_single_rank_and_its_json() -> None:
     config, world = configuration(), World(0, 1, CPU)
-    findings = certify(config, world, ranks_per_node=1, checks=["ranks", "batch norm", "shards", "cost"])
-    assert not failed(findings)
+    results = certify(config, world, ranks_per_node=1, checks=["ranks", "batch norm", "shards", "cost"])
+    assert not failed(results)
     text = json.dumps(
-        as_json([*findings, CheckResult("x", "y", "z", "w", False, {"e": float("inf")})], config, world, 1.0)
+        as_json([*results, CheckResult("x", "y", "z", "w", False, {"e": float("inf")})], config, world, 1.0)
     )
     assert json.loads(text)["passed"] is False
-    assert json.loads(text)["findings"][-1]["numbers"] == {"e": None}
+    assert json.loads(text)["results"][-1]["numbers"] == {"e": None}
 
 
 def test_the_command_says_no_to_a_run_that_depends_on_its_ranks(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_the_command_says_no_to_a_run_that_depends_on_its_ranks(tmp_path: Path) 
     assert done.returncode == 1, done.stderr
     certificate = json.loads(output.read_text())
     assert certificate["passed"] is False
-    assert {f["check"] for f in certificate["findings"] if not f["passed"]} == {"gradient", "batch norm", "three steps"}
+    assert {f["check"] for f in certificate["results"] if not f["passed"]} == {"gradient", "batch norm", "three steps"}
     assert "FAILED" in done.stdout
     assert certificate["world_size"] == 2
 

@@ -88,12 +88,12 @@ def test_settings_beside_the_objective_are_planned_without_torch() -> None:
 
 
 def test_the_certificate_judges_it_like_ours(ranks: Ranks) -> None:
-    def findings(name: str) -> Any:
+    def judged(name: str) -> Any:
         own = {"objective": {"name": f"tests.objectives.own_code:{name}"}, "encoder": OWN["encoder"]}
         return found(ranks, {"nothing": None}, ["gradient", "three steps"], **own)
 
-    assert not failed(findings("Sharp"))
-    forgetful = findings("Forgetful")
+    assert not failed(judged("Sharp"))
+    forgetful = judged("Forgetful")
     assert failed(forgetful) == {"gradient", "three steps"}
     assert forgetful[0].subject == "tests.objectives.own_code:Forgetful, sharpness 5"
 
