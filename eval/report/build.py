@@ -58,7 +58,7 @@ def write_report(report: Report, page: Path, *, refresh_s: float | None = None, 
 
 def _write_files(report: Report, folder: Path) -> None:
     """The figures and pictures, and the Markdown that shows them; those that an earlier report made here go."""
-    written = [name for figure in report.figures if figure.in_files for name in write_figure(figure, folder)]
+    written = [name for figure in report.headline_figures for name in write_figure(figure, folder)]
     for picture in report.pictures:
         with whole_file(folder / f"{picture.name}.png") as file:
             file.write(picture.png)

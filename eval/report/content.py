@@ -1,38 +1,46 @@
-"""A report's content, before it is a page or a Markdown file."""
+"""A report's content, before it is a page or a Markdown file, and the register of its sections.
+
+A further section is a file in sections/ with a function ``sections`` and its line in SECTIONS.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from eval.config import EVALUATIONS
+from eval.describe import edges_of
 from eval.report import sentences
-from eval.report.evaluations import evaluations
-from eval.report.factors import views
 from eval.report.figures.model import Figure
-from eval.report.format import (
-    DASH,
-    DATASETS,
-    ENCODERS,
-    METHODS,
-    listed,
-    many,
-    setting,
-)
+from eval.report.format import DASH, DATASETS, ENCODERS, METHODS, listed, many, setting
 from eval.report.records import StudyRecord
+from eval.report.sections import (
+    classes,
+    compare,
+    curves,
+    efficiency,
+    features,
+    probe_curves,
+    protocols,
+    published,
+    questions,
+)
 from eval.report.sections.base import Picture, Section, Table, text_table
-from eval.report.sections.classes import classes_section
-from eval.report.sections.compare import compared_sections, differences_table
-from eval.report.sections.curves import probe_curves_section, training_section
-from eval.report.sections.efficiency import efficiency_section
-from eval.report.sections.features import features_section
-from eval.report.sections.protocols import protocols_section
-from eval.report.sections.published import published_section
-from eval.report.sections.questions import questions, share_section
-from eval.report.sections.runs import RunRow, run_rows
-from eval.report.sections.warnings import cautions
-from eval.report.statistics import (
-    analyse_baseline,
+from eval.report.sections.runs import RunRow, provenance, run_row
+from eval.report.table import ReportData
+from eval.schema import Choice, EvaluationResult
+
+# In the order of the page. Each yields what it finds in the data, and nothing where there is nothing to show.
+SECTIONS: tuple[Callable[[ReportData], Iterable[Section]], ...] = (
+    questions.sections,
+    published.sections,
+    protocols.sections,
+    classes.sections,
+    probe_curves.sections,
+    features.sections,
+    efficiency.sections,
+    curves.sections,
 )
 
 
@@ -50,11 +58,17 @@ class Report:
     cautions: tuple[str, ...]
     sections: tuple[Section, ...]
     runs: tuple[RunRow, ...]
+    provenance: tuple[str, ...]
 
     @property
     def figures(self) -> tuple[Figure, ...]:
         """All figures; no two have the same name."""
         return tuple({figure.name: figure for section in self.sections for figure in section.figures}.values())
+
+    @property
+    def headline_figures(self) -> tuple[Figure, ...]:
+        """Those that are files beside the page too."""
+        return tuple(figure for figure in self.figures if figure.headline)
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -63,54 +77,61 @@ class Report:
 
 def make_report(*studies: StudyRecord) -> Report:
     """The report of one study, or of several side by side, as they stand."""
-    several = len(studies) > 1
-    analysed = [(study, analyse_baseline(study, b)) for study in studies for b in study.manifest.baselines]
-    lines = [f"{study.label}: {sentences.baseline(b)}" if several else sentences.baseline(b) for study, b in analysed]
-    asked_sections = compared_sections(studies) if several else questions(studies[0], [b for _, b in analysed])
-    effects = [section for study in studies if (section := share_section(study, several)) is not None]
-    asked = [(study, question) for study in studies for question in study.manifest.questions if question.published]
-    keys = {view.x_key for study, question in asked for view in views(study, question)}
-    found = evaluations(studies)
-    rest = [
-        published_section(keys),
-        protocols_section(
-            evaluations(studies, random=True),
-            {probe.fingerprint for study in studies for probe in study.manifest.probes},
-        ),
-        classes_section(studies, found),
-        probe_curves_section(found),
-        features_section(found),
-        efficiency_section(studies),
-        training_section(studies),
-    ]
-    finished = all(study.count("finished") == len(study.points) for study in studies)
+    data = ReportData(studies)
+    said = (sentences.baseline(baseline) for _, baseline in data.baselines)
+    owners = (f"{study.label}: " if data.several else "" for study, _ in data.baselines)
     together = listed([study.label for study in studies])
     titles = list(dict.fromkeys(study.manifest.title for study in studies))
-    tables = (_studies_table(studies), differences_table(studies)) if several else ()
+    tables = (_studies_table(studies), compare.differences_table(studies)) if data.several else ()
     return Report(
         studies=studies,
-        title=titles[0] + (f": {together}" if several else "") if len(titles) == 1 else f"{together} side by side",
-        facts=_facts(studies[0]) if not several else (),
-        progress="; ".join(f"{study.label}: {_progress(study)}" if several else _progress(study) for study in studies),
-        complete=finished,
+        title=titles[0] + (f": {together}" if data.several else "") if len(titles) == 1 else f"{together} side by side",
+        facts=_facts(studies[0]) if not data.several else (),
+        progress="; ".join((f"{study.label}: " if data.several else "") + _progress(study) for study in studies),
+        complete=all(study.count("finished") == len(study.points) for study in studies),
         overview=tuple(table for table in tables if table is not None),
-        baselines=tuple(lines),
-        cautions=cautions(studies, found),
-        sections=(*asked_sections, *effects, *(section for section in rest if section is not None)),
-        runs=tuple(row for study in studies for row in run_rows(study)),
+        baselines=tuple(owner + sentence for owner, sentence in zip(owners, said)),
+        cautions=tuple(_cautions(data)),
+        sections=tuple(section for make in SECTIONS for section in make(data)),
+        runs=tuple(map(run_row, data.rows)),
+        provenance=tuple(provenance(data)),
     )
 
 
 def _progress(study: StudyRecord) -> str:
-    total, finished = len(study.points), study.count("finished")
+    statuses = Counter(record.status for record in study.points.values())
+    total, finished = sum(statuses.values()), statuses.pop("finished", 0)
     if finished == total:
         return f"all {many(total, 'run')} finished"
-    others: dict[str, int] = {}
-    for record in study.points.values():
-        if record.status != "finished":
-            others[record.status] = others.get(record.status, 0) + 1
-    rest = listed([f"{number} {status}" for status, number in others.items()])
+    rest = listed([f"{number} {status}" for status, number in statuses.items()])
     return f"{finished} of {many(total, 'run')} finished; {rest}"
+
+
+def _cautions(data: ReportData) -> Iterator[str]:
+    """What a reader should know before trusting the accuracies: choices that others might better, refused results."""
+    asked = [found.result for found in data.of_trained_encoders if found.result.fingerprint in data.asked]
+    choices = [choice for result in asked for choice in _choices(result)]
+    total = many(len(choices), "evaluation")
+
+    def of_all(number: int) -> str:
+        return f"all {total}" if number == len(choices) else f"{number} of {total}"
+
+    for edge, number in Counter(edge for choice in choices for edge in edges_of(choice)).most_common():
+        yield f"In {of_all(number)} the chosen {edge.describe()}: {edge.untried} values may give more."
+    unfinished = sum(choice.converged is False for choice in choices)
+    if unfinished:
+        yield f"{of_all(unfinished)} had not converged when their iterations ended: raise max_iterations."
+    for row in data.rows:
+        if row.record.refused:
+            who = f"{row.study.label}: {row.record.name}"
+            reasons = (f"{found.path.parent.name}/{found.path.name} {found.why}" for found in row.record.refused)
+            yield f"Not counted, of {who}: {'; '.join(reasons)}."
+
+
+def _choices(result: EvaluationResult) -> list[Choice]:
+    """The parts of a result that chose something."""
+    parts = (result, *getattr(result, "rows", ()))
+    return [part for part in parts if isinstance(part, Choice) and part.grid]
 
 
 def _studies_table(studies: Sequence[StudyRecord]) -> Table:

@@ -75,7 +75,7 @@ class View:
     panels: tuple[str, ...] = ("",)
     curves: tuple[str, ...] = ("",)
     derived: bool = False  # not asked for by the study: another axis of a question's grid
-    published: bool = False
+    published: bool = False  # published curves over its axis belong beside it
     remarks: tuple[str, ...] = ()
     mark_best: bool = False  # ring the best mean of each line: it was looked for
 
@@ -142,7 +142,7 @@ def _view(
         panels=_combinations(rest, {place.panel for place in places.values()}),
         curves=tuple(lines.text(i) for i in range(len(lines.levels))) if lines else ("",),
         derived=derived,
-        published=question.published and not derived,
+        published=question.published,
         remarks=tuple(remarks),
         mark_best=_is_learning_rate(across),
     )

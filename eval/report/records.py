@@ -67,7 +67,7 @@ class StudyRecord:
         return "Linear-probe top-1 (%)" if self.metric == "top1" else "Nearest-neighbour top-1 (%)"
 
     @cached_property
-    def told_settings(self) -> tuple[str, ...]:
+    def distinguishing_settings(self) -> tuple[str, ...]:
         """Settings that set the points of the questions apart, in order of first use.
 
         What the name of a section says already is not among them: an objective comes with settings of its own.

@@ -25,36 +25,37 @@
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   addEventListener("scroll", hide, { passive: true });
 
-  // Training curves: the nearest value of each line at the pointer.
-  const curvesOf = (svg) => [...svg.querySelectorAll(".curve")].map((line) => ({
-    line,
-    label: line.dataset.label,
-    x: line.dataset.x.split(" "),
-    y: line.dataset.y.split(" "),
-    places: line.getAttribute("points").split(" ").map((pair) => pair.split(",").map(Number)),
-  }));
-  for (const svg of document.querySelectorAll("svg.panel")) {
-    if (!svg.querySelector(".curve")) continue;
+  // What the pointer reads, a screen reader reads too.
+  document.querySelectorAll("[data-tip][role]").forEach((mark) => mark.setAttribute("aria-label", mark.dataset.tip));
+
+  // Training curves: the nearest value of each line at the pointer, read off its linear axes.
+  const short = (value) => String(Number(value.toPrecision(4)));
+  const valueAt = (axis, pixel) => axis[1] + (pixel - axis[0]) / (axis[2] - axis[0]) * (axis[3] - axis[1]);
+  const placesOf = (line) => {
+    const numbers = line.getAttribute("d").match(/-?[\d.]+/g).map(Number);
+    return numbers.filter((_, i) => i % 2 === 0).map((x, i) => [x, numbers[2 * i + 1]]);
+  };
+  for (const svg of document.querySelectorAll("svg.panel[data-x]")) {
+    const [xAxis, yAxis] = [svg.dataset.x, svg.dataset.y].map((text) => text.split(" ").map(Number));
     let curves = null;
     const clear = () => {
       hide();
       svg.querySelectorAll(".cursor").forEach((dot) => dot.remove());
     };
     svg.addEventListener("pointermove", (event) => {
-      curves ??= curvesOf(svg);
+      curves ??= [...svg.querySelectorAll(".curve")].map((line) => ({ line, places: placesOf(line) }));
       clear();
       const box = svg.getBoundingClientRect();
       const at = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
       const lines = [];
-      for (const curve of curves) {
-        let best = 0;
-        curve.places.forEach(([x], i) => { if (Math.abs(x - at) < Math.abs(curve.places[best][0] - at)) best = i; });
-        if (!lines.length) lines.push(`${svg.dataset.xLabel} ${curve.x[best]}`);
-        lines.push(`${curve.label}: ${curve.y[best]}`);
+      for (const { line, places } of curves) {
+        const [x, y] = places.reduce((best, place) => Math.abs(place[0] - at) < Math.abs(best[0] - at) ? place : best);
+        if (!lines.length) lines.push(`${svg.dataset.xLabel} ${short(valueAt(xAxis, x))}`);
+        lines.push(`${line.dataset.label}: ${short(valueAt(yAxis, y))}`);
         const dot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-        dot.setAttribute("class", curve.line.getAttribute("class").replace("curve", "cursor"));
-        dot.setAttribute("cx", curve.places[best][0]);
-        dot.setAttribute("cy", curve.places[best][1]);
+        dot.setAttribute("class", line.getAttribute("class").replace("curve", "cursor"));
+        dot.setAttribute("cx", x);
+        dot.setAttribute("cy", y);
         dot.setAttribute("r", "4");
         svg.append(dot);
       }
@@ -72,7 +73,14 @@
       const down = header.getAttribute("aria-sort") === "ascending";
       header.parentElement.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
       header.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = (row) => row.cells[column].dataset.sort;
+      const key = (row) => {
+        const cell = row.cells[column];
+        const text = cell.dataset.sort ?? cell.textContent;
+        if (text === "" || text === "–") return undefined;
+        if (!header.classList.contains("n")) return text;
+        const plain = text.replace(/\s%$|\s\(best\)$|,/g, "").replace("−", "-");
+        return isNaN(plain) ? undefined : plain;
+      };
       const compare = (a, b) => {
         if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
         const order = a !== "" && b !== "" && !isNaN(a) && !isNaN(b)

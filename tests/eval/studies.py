@@ -173,9 +173,9 @@ def rows(total: int, batch: int, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def config_of(settings: dict[str, Any], seed: int) -> dict[str, Any]:
+def config_of(settings: dict[str, Any], seed: int, base: dict[str, Any] = CONFIG) -> dict[str, Any]:
     """Configuration of a run: the base's, with ``settings`` in dotted keys."""
-    config = json.loads(json.dumps({**CONFIG, "seed": seed}))
+    config = json.loads(json.dumps({**base, "seed": seed}))
     for key, value in settings.items():
         node = config
         for part in key.split(".")[:-1]:

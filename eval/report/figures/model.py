@@ -1,21 +1,18 @@
-"""What a figure shows, independent of how it is drawn: `svg` draws it for the page, `png` for Markdown."""
+"""What a figure shows: panels with axes, series and marks. `layout` places them, `svg` and `png` draw them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
-
-# Axes: from values to positions between 0 and 1, with ticks that a person would choose.
-
 
 ScaleName = Literal["log2", "log", "linear", "category"]  # category: 0, 1, 2, ... with names
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of values, linear or logarithmic, and its ticks."""
+    """From values to positions between 0 and 1, linear or logarithmic, with ticks that a person would choose."""
 
     scale: ScaleName
     low: float
@@ -79,9 +76,9 @@ def value_axis(
     return Axis("linear", low, high, round_ticks(low, high, ticks))
 
 
-def round_ticks(low: float, high: float, wanted: int) -> tuple[float, ...]:
+def round_ticks(low: float, high: float, expected: int) -> tuple[float, ...]:
     """Multiples of 1, 2 or 5 times a power of ten between ``low`` and ``high``, about ``expected`` of them."""
-    rough = (high - low) / max(wanted, 1)
+    rough = (high - low) / max(expected, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = min((power * factor for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
     first = math.ceil(low / step - 1e-9)
@@ -103,7 +100,7 @@ def _sparse(places: Sequence[float], most: int = 12) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Mark:
-    """A value with its interval; ``tip`` is what hovering tells, lines separated by newlines."""
+    """A value with its interval; ``tip`` is what hovering shows, lines separated by newlines."""
 
     x: float
     y: float
@@ -115,14 +112,17 @@ class Mark:
 
 @dataclass(frozen=True)
 class Series:
-    """Marks joined by a line, and the single measurements behind them. ``colour``: position in its palette."""
+    """Marks joined by a line, and the single measurements behind them. ``colour``: position in its palette.
+
+    Without ``marked`` it is a curve of many values, with a band from their lows to their highs.
+    """
 
     label: str
     colour: int
     marks: tuple[Mark, ...]
     singles: tuple[Mark, ...] = ()
     palette: str = "category"  # or "ramp": an ordered quantity, pale to strong
-    marked: bool = True  # draw the marks, not the line alone
+    marked: bool = True
     joined: bool = True
     gaps: tuple[float, ...] = ()  # places without a result: the line does not bridge them
 
@@ -181,14 +181,12 @@ class Figure:
     description: str  # for those who do not see it
     panels: tuple[Panel, ...]
     columns: int = 1
-    legend: tuple[tuple[str, int, str], ...] = field(default=())  # (label, colour, palette), shared by the panels
+    legend: tuple[tuple[str, int, str], ...] = ()  # (label, colour, palette), shared by the panels
     per_panel_legend: bool = True  # each of several panels names its own series
-    in_files: bool = True  # also a file beside the page
+    headline: bool = False  # a file beside the page too
 
 
-# Colours of the figures, for the page (light and dark) and for paper. Each has 3 : 1 on its background.
-
-
+# Colours for the page (light and dark) and for paper. Each has 3 : 1 on its background.
 # Kinds that have no order; a mark's shape changes with the colour, so that neither has to be told apart alone.
 CATEGORY = ("#1f5fbf", "#c8541b", "#17805a", "#8a3fa0", "#a07800", "#0f7f96", "#b82f6b", "#555a61")
 CATEGORY_DARK = ("#7db0ff", "#ff9a66", "#5fcf9a", "#d29bea", "#e3c04d", "#5cc8de", "#ff8fbd", "#b5bac2")

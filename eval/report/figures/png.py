@@ -1,26 +1,41 @@
-"""The same figures as files, for Markdown (PNG) and for a paper (SVG). matplotlib is imported here and nowhere else."""
+"""A figure as files: PNG for Markdown, SVG for a paper, drawn as on the page. Only here matplotlib is imported."""
 
 from __future__ import annotations
 
 import math
-import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from eval.report.figures.model import CATEGORY, RAMP, Figure, Panel, Series
+from eval.report.figures.layout import SMALL, WIDE, Circle, Line, Shape, Text, cross, shapes, swatch
+from eval.report.figures.model import CATEGORY, RAMP, Figure
 from pretrain.rundir import whole_file
 
-MOST_PANELS, MOST_SVG_PANELS = 24, 8
-MARKERS = ("o", "s", "^", "D")
-DASHES = ((0, (6, 4)), (0, (1.5, 3)), (0, (8, 3, 1.5, 3)))
-DODGE = 0.012  # of the axis' width, between curves at the same place
+MOST_PANELS = 24  # of very many panels the first are in the files: the page has them all
+PX = 72 / 100  # points of one pixel: 100 px are an inch
+TITLE_PX, KEY_PX, LETTER_PX = 22.0, 18.0, 6.2
+DASHES = {"d0": (0, (5, 4)), "d1": (0, (1.5, 3)), "d2": (0, (8, 3, 1.5, 3))}
+SOFT, HAIR = "#5b6067", "#e6e7e9"
+# What a class looks like on paper: colours (None: its own, of c0 to c7 or r0 to r7) and width of the stroke in px.
+STYLES: dict[str, tuple[str | None, str | None, float]] = {
+    "rule": ("none", HAIR, 1.0),
+    "axis": ("none", SOFT, 1.0),
+    "line": ("none", None, 2.0),
+    "curve": ("none", None, 1.6),
+    "band": (None, "none", 0.0),
+    "bar": ("none", None, 1.5),
+    "mark": (None, "white", 1.5),
+    "ring": ("none", None, 1.6),
+    "single": ("white", None, 1.3),
+    "reference": ("none", "#6b7078", 1.4),
+    "missing": ("none", "#c0262d", 2.0),
+}
 
 
 def write_figure(figure: Figure, folder: Path) -> list[str]:
-    """Draw ``figure`` into ``folder`` as <name>.png, and as <name>.svg where it has few panels, each whole.
+    """Draw ``figure`` into ``folder`` as <name>.png and <name>.svg, each whole; returns the files' names.
 
-    Returns the files' names. Equal figures make equal files. Of very many panels the first are drawn: the page has
-    them all.
+    Equal figures make equal files.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,22 +43,22 @@ def write_figure(figure: Figure, folder: Path) -> list[str]:
 
     panels = figure.panels[:MOST_PANELS]
     columns = min(figure.columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    width, height = (8.0, 4.4) if columns == 1 else (4.0 * columns, 2.9 * rows)
-    canvas = Canvas(figsize=(width, height), dpi=144 if len(panels) <= MOST_SVG_PANELS else 96, facecolor="white")
-    edges = {"left": 0.65 / width, "right": 1 - 0.15 / width, "bottom": 0.55 / height, "top": 1 - 0.35 / height}
-    canvas.subplots_adjust(**edges, wspace=0.22, hspace=0.42)  # a layout engine would draw everything twice
+    frame = WIDE if columns == 1 else SMALL
+    cell_px = frame.height + TITLE_PX + KEY_PX * 2
+    width, height = columns * frame.width, math.ceil(len(panels) / columns) * cell_px
+    canvas = Canvas(figsize=(width / 100, height / 100), dpi=150, facecolor="white")
     FigureCanvasAgg(canvas)
-    axes = canvas.subplots(rows, columns, squeeze=False)
-    for index, axis in enumerate(axes.flat):
-        if index < len(panels):
-            _panel(axis, panels[index], narrow=columns > 1)
-        else:
-            axis.set_axis_off()
+    axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    for index, panel in enumerate(panels):
+        x, y = index % columns * frame.width, index // columns * cell_px
+        _draw(axes, [Text("title", (2, 15), panel.title[: int(frame.width / LETTER_PX)])], x, y)
+        _draw(axes, shapes(panel, frame), x, y + TITLE_PX)
+        keys = [(series.label, swatch(series.colour, series.palette)) for series in panel.series]
+        keys = (keys if len(keys) > 1 else []) + ([("no result", (cross((14, 6)),))] if panel.missing else [])
+        _legend(axes, keys, x, y + TITLE_PX + frame.height, frame.width)
     with whole_file(folder / f"{figure.name}.png") as file:
         canvas.savefig(file, format="png", metadata={"Software": None})
-    if len(panels) > MOST_SVG_PANELS:
-        return [f"{figure.name}.png"]
     # Text stays text, in whatever font the paper has.
     with (
         rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none"}),
@@ -53,69 +68,50 @@ def write_figure(figure: Figure, folder: Path) -> list[str]:
     return [f"{figure.name}.png", f"{figure.name}.svg"]
 
 
-def _panel(axis: Any, panel: Panel, *, narrow: bool) -> None:
-    title = "\n".join(textwrap.wrap(panel.title, 46 if narrow else 90)[:2])
-    axis.set_title(title, loc="left", fontsize=8 if "\n" in title else 10, fontweight="bold")
-    axis.set_xlim(0, 1)
-    axis.set_ylim(panel.y.low, panel.y.high)
-    axis.set_xticks([panel.x.position(value) for value in panel.x.ticks], [panel.x.label(v) for v in panel.x.ticks])
-    axis.set_yticks(panel.y.ticks, [panel.y.label(value) for value in panel.y.ticks])
-    axis.set_xlabel(panel.x_label, fontsize=9)
-    axis.set_ylabel(panel.y_label, fontsize=9)
-    axis.tick_params(labelsize=8)
-    axis.grid(axis="y", color="#e6e7e9")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    for number, series in enumerate(panel.series):
-        offset = (number - (len(panel.series) - 1) / 2) * DODGE if panel.dodge else 0.0
-        _series(axis, panel, series, offset)
-    for reference in panel.references:
-        _reference(axis, panel, reference.label, reference.y, reference.style)
-    if panel.missing:
-        places = [panel.x.position(missing.x) for missing in panel.missing]
-        axis.plot(
-            places,
-            [0.03] * len(places),
-            "x",
-            color="#c0262d",
-            transform=axis.transAxes,
-            label="no result",
-            clip_on=False,
-        )
-    if len(panel.series) > 1 or panel.missing:
-        axis.legend(fontsize=7.5, frameon=False)
+def _legend(axes: Any, keys: list[tuple[str, tuple[Shape, ...]]], x: float, y: float, width: float) -> None:
+    """Keys and labels side by side, in as many rows as they need."""
+    left, row = 0.0, 0
+    for label, key in keys:
+        needed = 46 + LETTER_PX * len(label)
+        if left and left + needed > width:
+            left, row = 0.0, row + 1
+        _draw(axes, key, x + left + 4, y + KEY_PX * row)
+        _draw(axes, [Text("tick", (36, 10), label)], x + left, y + KEY_PX * row)
+        left += needed
 
 
-def _series(axis: Any, panel: Panel, series: Series, offset: float) -> None:
-    colour = RAMP[series.colour % len(RAMP)] if series.palette == "ramp" else CATEGORY[series.colour % len(CATEGORY)]
-    x = [panel.x.position(mark.x) + (offset if series.marked else 0.0) for mark in series.marks]
-    y = [mark.y for mark in series.marks]
-    if not series.marked:
-        axis.plot(x, y, color=colour, linewidth=1.2, label=series.label)
-        return
-    marker = MARKERS[series.colour % len(MARKERS)]
-    for number, piece in enumerate(series.pieces()):
-        places = [panel.x.position(mark.x) + offset for mark in piece]
-        label = series.label if number == 0 else None
-        axis.plot(places, [mark.y for mark in piece], marker=marker, color=colour, label=label, markersize=5)
-    for place, mark in zip(x, series.marks):
-        if mark.best:
-            axis.plot([place], [mark.y], "o", markersize=11, markerfacecolor="none", color=colour)
-        if mark.low is not None and mark.high is not None:
-            axis.errorbar(
-                place, mark.y, [[mark.y - mark.low], [mark.high - mark.y]], color=colour, capsize=3, linewidth=1.2
+def _draw(axes: Any, drawn: Iterable[Shape], x: float, y: float) -> None:
+    """Add shapes to ``axes``, whose units are pixels, moved by (x, y)."""
+    from matplotlib.patches import Circle as Disc
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Outline
+
+    for order, shape in enumerate(drawn):
+        if isinstance(shape, Text):
+            colour = {"label": "black", "title": "black"}.get(shape.css, SOFT)
+            bold = "bold" if shape.css == "title" else "normal"
+            align = {"start": "left", "middle": "center", "end": "right"}[shape.anchor]
+            at = shape.at[0] + x, shape.at[1] + y
+            axes.text(
+                *at, shape.text, fontsize=12 * PX, ha=align, color=colour, fontweight=bold, zorder=3 + order / 1e6
             )
-    places = [panel.x.position(mark.x) + offset + 0.012 for mark in series.singles]
-    axis.plot(places, [m.y for m in series.singles], "o", markersize=3, markerfacecolor="white", color=colour)
-
-
-def _reference(axis: Any, panel: Panel, label: str, y: float, style: int) -> None:
-    text = f"{label} {y:.1f} %"
-    place = {"fontsize": 8, "color": "#5b6067", "ha": "right"}
-    if panel.y.low <= y <= panel.y.high:
-        axis.axhline(y, color="#6b7078", linewidth=1.1, linestyle=DASHES[style % len(DASHES)])
-        axis.text(0.995, y, text, va="bottom", **place)
-    elif y > panel.y.high:
-        axis.text(0.995, 0.99, f"\N{UPWARDS ARROW} {text}", va="top", transform=axis.transAxes, **place)
-    else:
-        axis.text(0.995, 0.01, f"\N{DOWNWARDS ARROW} {text}", va="bottom", transform=axis.transAxes, **place)
+            continue
+        name, _, own = shape.css.partition(" ")
+        if name not in STYLES:  # what catches the pointer has no look
+            continue
+        palette = RAMP if own[:1] == "r" else CATEGORY
+        base = palette[int(own[1:])] if own[:1] in ("c", "r") else "black"
+        face, edge, stroke = STYLES[name]
+        style = {
+            "facecolor": face or base,
+            "edgecolor": edge or base,
+            "linewidth": stroke * PX,
+            "zorder": 2 + order / 1e6,
+        }
+        style |= {"linestyle": DASHES.get(own, "solid"), "alpha": 0.2 if name == "band" else None, "clip_on": False}
+        if isinstance(shape, Circle):
+            axes.add_patch(Disc((shape.centre[0] + x, shape.centre[1] + y), shape.radius, **style))
+        elif isinstance(shape, Line):
+            moved = [[(px + x, py + y) for px, py in piece] for piece in shape.pieces]
+            parts = [Outline([*p, p[0]] if shape.closed else p, closed=shape.closed) for p in moved]
+            axes.add_patch(PathPatch(Outline.make_compound_path(*parts), **style))

@@ -2,60 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import re
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from eval.report.content import Report
-from eval.report.sections.base import Section, Table
-from eval.report.sections.runs import HEADERS, provenance
+from eval.report.sections.base import Cell
+from eval.report.sections.runs import HEADERS
+
+# What would begin markup anywhere in a line; an underscore only at the edge of a word, a bracket only of a link.
+MARKUP = re.compile(r"[\\`*~|<]|(?<!\w)_|_(?!\w)|\](?=\()|^\[|&(?=#?\w+;)")
+LINE_START = re.compile(r"^(?:(?:#{1,6}|[-+>])(?=\s|$)|\d+(?=[.)](?:\s|$)))")  # headings, lists and quotations
 
 
 def render_markdown(report: Report) -> str:
     """The text of report.md."""
-    parts = [f"# {report.title}", report.progress[:1].upper() + report.progress[1:] + "."]
-    parts.append("\n".join(f"- {name}: {value}" for name, value in report.facts))
-    for table in report.overview:
-        parts += _table(table)
-    if report.baselines:
-        parts += ["## For comparison", "\n".join(f"- {line}" for line in report.baselines)]
-    if report.cautions:
-        parts += ["## With caution", "\n".join(f"- {text}" for text in report.cautions)]
-    for section in report.sections:
-        parts += _section(section)
-    several = len(report.studies) > 1
-    rows = [(*(("Study",) if several else ()), *HEADERS)]
-    rows += [(*((row.study,) if several else ()), *(cell.text for cell in row.cells)) for row in report.runs]
-    parts += ["## Runs", _rows(rows)]
-    troubles = [f"- {row.record.name}: {row.record.detail}" for row in report.runs if row.record.detail]
-    parts += ["\n".join(troubles)] if troubles else []
+    runs = run_cells(report)
     commands = "\n".join(row.command for row in report.runs if row.command)
-    if commands:
-        parts += ["Commands, in the order of the table:", f"```\n{commands}\n```"]
-    parts += ["## How this was made", "\n".join(f"- {text}" for text in provenance(report.studies))]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    text = _template().render(
+        report=report, run_headers=run_headers(report), runs=runs, commands=code(commands) if commands else ""
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _section(section: Section) -> list[str]:
-    parts = [f"## {section.title}", section.findings[0] if section.findings else ""]
-    parts.append("\n".join(f"- {text}" for text in section.findings[1:]))
-    parts.append(section.remark)
-    for figure in section.figures:
-        if not figure.in_files:
-            continue
-        parts.append(f"![{figure.description}]({figure.name}.png)")
-        notes = [f"- {panel.title}: {panel.footnote}" for panel in figure.panels if panel.footnote]
-        parts.append("\n".join(notes))
-    parts += [section.basis if section.figures else ""]
-    parts += [f"![{picture.description}]({picture.name}.png)" for picture in section.pictures]
-    for table in section.tables:
-        parts += _table(table)
-    return [*parts, *section.notes]
+def run_headers(report: Report) -> tuple[str, ...]:
+    """Headers of the table of runs: with the study, among several."""
+    return ("Study", *HEADERS) if len(report.studies) > 1 else HEADERS
 
 
-def _table(table: Table) -> list[str]:
-    texts = [tuple(cell.text for cell in row) for row in table.rows]
-    return [f"**{table.title}**" if table.title else "", _rows([table.headers, *texts]), table.note]
+def run_cells(report: Report) -> list[tuple[Cell, ...]]:
+    """Rows below `run_headers`."""
+    return [(Cell(row.study, row.study), *row.cells)[len(report.studies) == 1 :] for row in report.runs]
 
 
-def _rows(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+def escape(value: Any) -> Markup:
+    """``value`` as text in one line, whatever it holds: names cannot break a table, a list or the page."""
+    if isinstance(value, Markup):
+        return value
+    text = MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(str(value).split()))
+    return Markup(LINE_START.sub(lambda found: f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}", text))
+
+
+def code(text: str) -> Markup:
+    """A block that shows ``text`` as it is, behind a fence longer than any in it."""
+    fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", text)), 3)
+    return Markup(f"{fence}\n{text}\n{fence}")
+
+
+@functools.cache
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("eval.report.render"),
+        autoescape=True,
+        finalize=escape,  # what is written into the template, before jinja2 would escape it for HTML
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.md.j2")

@@ -20,7 +20,7 @@ MARK = "pushed.sha256"  # of the page that was pushed last: the same page is not
 def push(report: Report, page: Path, mode: Mode | None = None) -> bool:
     """Log the report as a wandb run in ``page``'s folder; False where wandb is off, has it already, or fails.
 
-    mode: by default what log.wandb says in the first study's runs. A failure of wandb's is told, and changes nothing.
+    mode: by default what log.wandb says in the first study's runs. A failure of wandb's is only printed.
     """
     mode = mode or wandb_mode(report.studies)
     mark, digest = page.parent / "wandb" / MARK, f"{hashlib.sha256(page.read_bytes()).hexdigest()} {mode}"
@@ -71,7 +71,7 @@ def _log(report: Report, page: Path, mode: Mode) -> None:
         for number, table in enumerate(section.tables):
             data = [[cell.text for cell in row] for row in table.rows]
             logged[f"tables/{section.anchor}-{number}"] = wandb.Table(columns=list(table.headers), data=data)
-    pictures = [(figure.name, figure.description) for figure in report.figures if figure.in_files]
+    pictures = [(figure.name, figure.description) for figure in report.headline_figures]
     pictures += [(picture.name, picture.description) for picture in report.pictures]
     for name, description in pictures:
         logged[f"figures/{name}"] = wandb.Image(str(page.parent / f"{name}.png"), caption=description)

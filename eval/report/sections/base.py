@@ -1,4 +1,4 @@
-"""What a report is made of: sections with sentences, figures, pictures and tables. `html` and `markdown` render it."""
+"""What a section is made of: sentences, figures, pictures and tables. `eval.report.render` turns them into text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below their headers; ``title`` is said above it, and on the page it opens with a click where ``folded``."""
+    """Rows below their headers; ``title`` stands above it, and on the page it opens with a click where ``folded``."""
 
     title: str
     headers: tuple[str, ...]
@@ -52,7 +52,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
-    in_summary: bool = False
+    headline: bool = False  # in the summary
     folded_figures: bool = False  # each with a heading of its own, to be opened
 
 
@@ -63,11 +63,12 @@ def cell(text: str, sort: float | str | None = None) -> Cell:
 
 def text_table(title: str, rows: Sequence[tuple[str, ...]], *, folded: bool = False, note: str = "") -> Table:
     """A table of texts, of which those that are numbers are sorted as such; the first row holds the headers."""
-    cells = tuple(tuple(Cell(text, _number(text)) for text in row) for row in rows[1:])
+    cells = tuple(tuple(Cell(text, number_in(text)) for text in row) for row in rows[1:])
     return Table(title, rows[0], cells, folded, note)
 
 
-def _number(text: str) -> float | None:
+def number_in(text: str) -> float | None:
+    """The number that a text is: 1,234 or 83.1 % or −0.5 (best)."""
     plain = text.removesuffix(" %").removesuffix(" (best)").replace(",", "").replace(MINUS, "-")
     try:
         return float(plain) if plain.isascii() else None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eval.report.evaluations import Found
 from eval.report.format import DASH, count, many, percent, plain
-from eval.report.records import PointRecord, StudyRecord
 from eval.report.sections.base import Cell, Section, Table, cell
+from eval.report.table import ReportData, Row, grouped, mean
 from eval.schema import LinearResult
 
 MOST_CLASSES_IN_A_ROW = 20
@@ -40,61 +39,47 @@ class Classified:
         return sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))
 
 
-def classes_section(studies: Sequence[StudyRecord], found: Found) -> Section | None:
-    """None where no evaluation tells its classes apart."""
-    settings = _classified(studies, found)
-    if not settings:
-        return None
+def sections(data: ReportData) -> Iterator[Section]:
+    """One section, where an evaluation tells its classes apart."""
     tables: list[Table] = []
     findings, left_out = [], 0
-    for names in dict.fromkeys(s.names for s in settings):
-        same = [s for s in settings if s.names == names]
+    for names, same in grouped(_classified(data), lambda classified: classified.names).items():
         few, drawn = len(names) <= MOST_CLASSES_IN_A_ROW, _drawn(same)
         tables.append(_by_class(same, names) if few else _extremes(same, names))
         tables += [_matrix(s) if few else _pairs(s) for s in drawn]
-        findings += [_hardest(same, names)]
+        findings.append(_hardest(same, names))
         left_out += sum(s.confusion is not None for s in same) - len(drawn)
     others = f"The matrices of {many(left_out, 'more setting')} are in their evaluations' result.json."
-    return Section(
-        anchor="classes",
-        title="Classes",
-        findings=tuple(text for text in findings if text),
-        tables=tuple(tables),
-        notes=(others,) if left_out else (),
-    )
+    if tables:
+        yield Section(
+            anchor="classes",
+            title="Classes",
+            findings=tuple(text for text in findings if text),
+            tables=tuple(tables),
+            notes=(others,) if left_out else (),
+        )
 
 
-def _classified(studies: Sequence[StudyRecord], found: Found) -> list[Classified]:
-    kinds: dict[tuple[str, tuple[str, ...]], list[tuple[PointRecord, LinearResult]]] = {}
-    probes = {probe.fingerprint for study in studies for probe in study.manifest.probes}
-    seen: set[int] = set()
-    for setting, record, result in found:
-        if not isinstance(result, LinearResult) or result.fingerprint not in probes or not result.per_class:
-            continue
-        if record.top1 is None or id(record) in seen:
-            continue
-        seen.add(id(record))
-        kinds.setdefault((setting, _names(result, len(result.per_class))), []).append((record, result))
-    baselines = {name for study in studies for baseline in study.manifest.baselines for name in baseline.points}
-    return [_one(setting, names, members, baselines) for (setting, names), members in kinds.items()]
+def _classified(data: ReportData) -> list[Classified]:
+    """The first such evaluation of each run, by setting and names of the classes."""
+    first: dict[str, tuple[Row, LinearResult]] = {}
+    for found in data.of_trained_encoders:
+        row, result = found.row, found.result
+        asked = isinstance(result, LinearResult) and result.fingerprint in data.asked
+        if asked and isinstance(result, LinearResult) and result.per_class and row.record.top1 is not None:
+            first.setdefault(f"{row.study.label}/{row.record.name}", (row, result))
+    kinds = grouped(first.values(), lambda pair: (pair[0].label, _names(pair[1])))
+    return [_one(setting, names, members) for (setting, names), members in kinds.items()]
 
 
-def _one(
-    setting: str, names: tuple[str, ...], members: list[tuple[PointRecord, LinearResult]], baselines: set[str]
-) -> Classified:
-    columns = zip(*(result.per_class or () for _, result in members))
-    means = []
-    for column in columns:
-        values = [value for value in column if value is not None]
-        means.append(sum(values) / len(values) if values else None)
-    tops = [record.top1 for record, _ in members if record.top1 is not None]
+def _one(setting: str, names: tuple[str, ...], members: list[tuple[Row, LinearResult]]) -> Classified:
     return Classified(
         setting=setting,
-        baseline=all(record.name in baselines for record, _ in members),
+        baseline=all(row.baseline for row, _ in members),
         names=names,
         seeds=len(members),
-        top1=sum(tops) / len(tops),
-        per_class=tuple(means),
+        top1=mean(row.record.top1 for row, _ in members) or 0.0,
+        per_class=tuple(mean(column) for column in zip(*(result.per_class or () for _, result in members))),
         confusion=_sum([result.confusion for _, result in members], len(names)),
     )
 
@@ -110,25 +95,21 @@ def _sum(matrices: Sequence[Sequence[Sequence[int]] | None], classes: int) -> Ma
     return total
 
 
-def _names(result: LinearResult, classes: int) -> tuple[str, ...]:
-    names = result.data.class_names
-    if names is not None and len(names) == classes:
-        return names
-    return tuple(f"class {label}" for label in range(classes))
+def _names(result: LinearResult) -> tuple[str, ...]:
+    names, classes = result.data.class_names, len(result.per_class or ())
+    return names if names and len(names) == classes else tuple(f"class {label}" for label in range(classes))
 
 
 def _hardest(settings: Sequence[Classified], names: tuple[str, ...]) -> str:
     """The class that trained encoders tell apart worst, in the mean over the settings."""
     trained = [s for s in settings if not s.baseline]
-    means = []
-    for label in range(len(names)):
-        values = [value for s in trained if (value := s.per_class[label]) is not None]
-        means.append((sum(values) / len(values), label) if values else (101.0, label))
-    if not trained or min(means)[0] > 100:
+    means = [(mean(s.per_class[label] for s in trained), label) for label in range(len(names))]
+    known = [(value, label) for value, label in means if value is not None]
+    if not known:
         return ""
-    mean, label = min(means)
+    worst, label = min(known)
     over = "" if len(trained) == 1 else f", in the mean of {many(len(trained), 'setting')}"
-    sentence = f"Told apart worst: {names[label]}, {percent(mean, 1)} of whose images are recognised{over}"
+    sentence = f"Told apart worst: {names[label]}, {percent(worst, 1)} of whose images are recognised{over}"
     confusion = _sum([s.confusion for s in trained], len(names))
     row = confusion[label] if confusion is not None else []
     others = [(n, guess) for guess, n in enumerate(row) if guess != label]

@@ -4,12 +4,12 @@ each study's means and intervals are its own, and a difference is between two of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from eval.report import sentences
-from eval.report.factors import NO_FACTOR, views
-from eval.report.figures.model import Figure, Mark, Panel, Series, category_axis, named_axis
+from eval.report.factors import NO_FACTOR
+from eval.report.figures.model import Figure
 from eval.report.format import (
     DASH,
     DATASETS,
@@ -27,8 +27,9 @@ from eval.report.format import (
 )
 from eval.report.records import StudyRecord
 from eval.report.sections.base import Cell, Section, Table, cell
-from eval.report.sections.question_figure import accuracy_axis, extent, mean_mark, missing_marks
-from eval.report.statistics import Condition, Interval, QuestionAnalysis, analyse_view, student_t
+from eval.report.sections.question_figure import Trace, accuracy_figure
+from eval.report.statistics import Condition, Interval, QuestionAnalysis, student_t
+from eval.report.table import ReportData, grouped
 
 MOST_VALUES = 8  # of one setting in the table of differences
 
@@ -47,9 +48,10 @@ class Member:
         return next(found, None)
 
 
-def compared_sections(studies: Sequence[StudyRecord]) -> list[Section]:
+def compared_sections(data: ReportData) -> Iterator[Section]:
     """A section for each figure that any of the studies has, all studies in it that have it too."""
-    return [_section(members, studies) for members in _matched(studies)]
+    for members in _matched(data):
+        yield _section(members, data.studies)
 
 
 def differences_table(studies: Sequence[StudyRecord]) -> Table | None:
@@ -85,20 +87,20 @@ def _values(study: StudyRecord, key: str) -> list[str]:
     return [named(setting(value)) for value in ordered]
 
 
-def _matched(studies: Sequence[StudyRecord]) -> list[list[Member]]:
+def _matched(data: ReportData) -> list[list[Member]]:
     """Views of the same name over the same axis belong together; so do views left over that show the same things."""
-    groups: dict[tuple[str, ...], list[Member]] = {}
-    for colour, study in enumerate(studies):
-        for question in study.manifest.questions:
-            for view in views(study, question):
-                member = Member(study, colour, analyse_view(study, view))
-                groups.setdefault((study.metric, view.x_key, view.name), []).append(member)
+    every = [
+        Member(study, colour, analysis)
+        for colour, study in enumerate(data.studies)
+        for analysis in data.analyses[study.label]
+    ]
+    groups = grouped(every, _key)
     merged: dict[tuple[str, ...], list[Member]] = {}
     for key, members in groups.items():
         alike = (*key[:2], *_kinds(members[0].analysis))
         other = merged.get(alike, [])
         single = len(members) == 1 and members[0].study not in [member.study for member in other]
-        if single and len(other) < len(studies) and all(len(groups[_key(member)]) == 1 for member in other):
+        if single and len(other) < len(data.studies) and all(len(groups[_key(member)]) == 1 for member in other):
             merged.setdefault(alike, []).extend(members)
         else:
             merged[key] = members
@@ -133,7 +135,7 @@ def _section(members: Sequence[Member], studies: Sequence[StudyRecord]) -> Secti
     if missing:
         findings.append(sentences.missing(tuple(missing), total=total))
     if len(members) == 1:
-        findings.insert(1, f"Only {members[0].study.label} asks this.") if len(studies) > 1 else None
+        findings.insert(1, f"Only {members[0].study.label} asks this.")
     basis = sentences.basis_of_several({m.study.label: m.analysis for m in members})
     return Section(
         anchor=f"question-{view.name}",
@@ -143,53 +145,21 @@ def _section(members: Sequence[Member], studies: Sequence[StudyRecord]) -> Secti
         figures=(_figure(members, lines),) if any(c.mean for m in members for c in m.analysis.conditions) else (),
         basis=basis,
         tables=(_table(members, lines),),
-        in_summary=not view.derived,
+        headline=not view.derived,
     )
 
 
 def _figure(members: Sequence[Member], lines: Sequence[str]) -> Figure:
     """A panel for each line, in it a series for each study."""
-    view = members[0].analysis.view
-    places = _places(members)
-    drawn: dict[str, list[Series]] = {}
-    for text in lines:
-        own = ((m, [c for c in m.analysis.conditions if c.line_text == text]) for m in members)
-        drawn[text] = [_series(m, conditions, places) for m, conditions in own if conditions]
-    y = accuracy_axis([value for series in drawn.values() for s in series for value in extent(s)], (), crosses=True)
-    panels = []
-    for text, series in drawn.items():
-        missing = [
-            replace(cross, x=_x(c, places))
-            for m in members
-            for c in m.analysis.conditions
-            if c.line_text == text
-            for cross in missing_marks([c], view, who=m.study.label)
-        ]
-        x = named_axis(places) if places else category_axis(_numbers(members), view.x_scale)
-        panels.append(
-            Panel(
-                title=text or view.title,
-                x=x,
-                y=y,
-                x_label=view.x_label,
-                y_label=members[0].study.metric_label,
-                series=tuple(series),
-                missing=tuple(missing),
-                dodge=len(series) > 1,
-            )
-        )
-    legend = tuple((m.study.label, m.colour, "category") for m in members)
-    description = f"{view.title}: {listed([m.study.label for m in members])} side by side"
-    return Figure(view.name, description, tuple(panels), 1 if len(panels) == 1 else 3, legend, per_panel_legend=False)
-
-
-def _series(member: Member, conditions: Sequence[Condition], places: Sequence[str]) -> Series:
-    view = member.analysis.view
-    marks: list[Mark] = [
-        replace(mean_mark(c, view.x_label, who=member.study.label), x=_x(c, places)) for c in conditions if c.mean
+    view, studies = members[0].analysis.view, [member.study.label for member in members]
+    traces = [
+        Trace(text, m.study.label, tuple(c for c in m.analysis.conditions if c.line_text == text), m.colour, who=who)
+        for text in lines
+        for m, who in zip(members, studies)
+        if any(c.line_text == text for c in m.analysis.conditions)
     ]
-    gaps = tuple(_x(c, places) for c in conditions if c.mean is None)
-    return Series(member.study.label, member.colour, tuple(marks), joined=not places, gaps=gaps)
+    description = f"{view.title}: {listed(studies)} side by side"
+    return accuracy_figure(view, members[0].study.metric_label, description, traces, _places(members))
 
 
 def _places(members: Sequence[Member]) -> tuple[str, ...]:
@@ -197,14 +167,6 @@ def _places(members: Sequence[Member]) -> tuple[str, ...]:
     if not any(member.analysis.view.categories for member in members):
         return ()
     return tuple(dict.fromkeys(c.x_text for m in members for c in m.analysis.conditions))
-
-
-def _x(condition: Condition, places: Sequence[str]) -> float:
-    return float(places.index(condition.x_text)) if places else condition.x
-
-
-def _numbers(members: Sequence[Member]) -> Iterable[float]:
-    return (c.x for m in members for c in m.analysis.conditions)
 
 
 def _shared(members: Sequence[Member], lines: Sequence[str]) -> list[tuple[str, str]]:
@@ -231,7 +193,7 @@ def _difference(first: Member, other: Member, line: str, x: str) -> Interval | N
     return Interval(value, student_t(freedom) * math.sqrt(v_a + v_b))
 
 
-def _difference_sentences(first: Member, other: Member, lines: Sequence[str]) -> Iterable[str]:
+def _difference_sentences(first: Member, other: Member, lines: Sequence[str]) -> Iterator[str]:
     label = lower(without_unit(first.analysis.view.x_label))
     found = [(place, _difference(first, other, *place)) for place in _shared((first, other), lines)]
     known = [(place, difference) for place, difference in found if difference is not None]

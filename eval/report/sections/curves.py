@@ -1,20 +1,22 @@
-"""Curves of everything that the runs recorded while they trained, and of the probes that were trained on them."""
+"""Curves of everything that the runs recorded while they trained: a line for each seed, or a band over many."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from eval.report.evaluations import Found, settings_label
-from eval.report.figures.model import Axis, Figure, Mark, Panel, Series, round_ticks, value_axis
-from eval.report.format import many, percent
-from eval.report.records import PointRecord, StudyRecord
-from eval.report.sections.base import Section
-from eval.schema import Curves, DistillResult, EvaluationResult, FinetuneResult, LinearResult, finite
+import numpy as np
 
+from eval.report.figures.model import Axis, Figure, Mark, Panel, Series, ramp_step, round_ticks, value_axis
+from eval.report.sections.base import Section
+from eval.report.statistics import Condition
+from eval.report.table import ReportData, Row, grouped
+from eval.schema import finite
+
+MOST_SINGLE_RUNS = 24  # with more, their seeds become a mean and a band
 CURVE_POINTS = 200
-POINTS_PER_PAGE = 20000  # all curves together: the page stays small however many runs there are
+POINTS_PER_PAGE = 10000  # all curves together: the page stays small however many runs there are
 FEWEST_POINTS = 16
 TITLES = {
     "loss": "Training loss",
@@ -26,46 +28,43 @@ TITLES = {
     "images_per_second": "Images per second",
 }
 NOT_CURVES = ("step", "epoch")
+SINGLE = "One panel per setting, one line per seed, the same vertical axis in all panels of a kind. "
+BANDS = (
+    "The mean over the seeds of each condition, in a band from the lowest to the highest of them, in the panels of the "
+    "questions' figures; of a grid, the conditions that these show. "
+)
+
+Pairs = list[tuple[float, float]]
+Trace = tuple[str, int, str, Sequence[Row]]  # label, colour, palette and runs of one line
 
 
-def training_section(studies: Sequence[StudyRecord]) -> Section | None:
-    """Small multiples: for each metric a panel per setting, a line per seed, one vertical axis."""
-    figures = training_figures(studies)
-    if not figures:
-        return None
-    return Section(
-        anchor="training",
-        title="Training curves",
-        remark="One panel per setting, one line per seed, the same vertical axis in all panels of a kind. "
-        "Hover or touch for values.",
-        figures=figures,
-        notes=tuple(_without_curves(studies)),
-        folded_figures=True,
-    )
-
-
-def training_figures(studies: Sequence[StudyRecord]) -> tuple[Figure, ...]:
-    """A figure for each metric that some run recorded at two steps or more."""
-    groups: dict[str, list[PointRecord]] = {}
-    for study in studies:
-        for record in study.points.values():
-            if record.curves:
-                label = settings_label(record, study)
-                groups.setdefault(f"{study.label}: {label}" if len(studies) > 1 else label, []).append(record)
-    keys = dict.fromkeys(key for rs in groups.values() for r in rs for row in r.curves for key in row)
-    ordered = [*(key for key in TITLES if key in keys), *(key for key in keys if key not in TITLES)]
-    wanted = [key for key in ordered if key not in NOT_CURVES]
-    curves = sum(map(len, groups.values())) * len(wanted)
+def sections(data: ReportData) -> Iterator[Section]:
+    """Small multiples: a figure for each metric that some run recorded at two steps or more."""
+    rows = [row for row in data.rows if row.record.curves]
+    single = len(rows) <= MOST_SINGLE_RUNS
+    panels = _smallof_seeds(rows) if single else _smallof_conditions(data)
+    keys = dict.fromkeys(key for row in rows for values in row.record.curves for key in values)
+    shown = [*(key for key in TITLES if key in keys), *(key for key in keys if key not in (*TITLES, *NOT_CURVES))]
+    curves = sum(map(len, panels.values())) * len(shown)
     points = max(FEWEST_POINTS, min(CURVE_POINTS, POINTS_PER_PAGE // max(curves, 1)))
-    figures = (_metric_figure(key, groups, points) for key in wanted)
-    return tuple(figure for figure in figures if figure is not None)
+    figures = [figure for key in shown if (figure := _figure(key, panels, points)) is not None]
+    if figures:
+        yield Section(
+            anchor="training",
+            title="Training curves",
+            remark=(SINGLE if single else BANDS) + "Hover or touch for values; every value is in metrics.jsonl.",
+            figures=tuple(figures),
+            notes=tuple(_without_curves(data)),
+            folded_figures=True,
+        )
 
 
 def curve_panels(
     curves: dict[str, list[Series]], y_label: str, *, percent: bool, x_label: str = "Epoch"
 ) -> list[Panel]:
     """A panel for each label, all with the same vertical axis."""
-    values = [mark.y for series in curves.values() for s in series for mark in s.marks]
+    drawn = [mark for series in curves.values() for s in series for mark in s.marks]
+    values = [value for mark in drawn for value in (mark.y, mark.low, mark.high) if value is not None]
     y = value_axis(values, ticks=4, floor=0.0 if min(values) >= 0 else None, top=100.0 if percent else None)
     panels = []
     for label, series in curves.items():
@@ -77,115 +76,95 @@ def curve_panels(
 
 def curve(pairs: Iterable[tuple[Any, Any]], label: str, colour: int, *, points: int = CURVE_POINTS) -> Series:
     """A line through the finite ones of ``pairs``, thinned out to about ``points`` of them."""
-    known = [(x, y) for x, y in ((finite(x), finite(y)) for x, y in pairs) if x is not None and y is not None]
-    every = math.ceil(len(known) / points) or 1
-    kept = known[::every] + ([known[-1]] if known and (len(known) - 1) % every else [])
-    return Series(label, colour, tuple(Mark(x, y) for x, y in kept), marked=False)
+    marks = tuple(Mark(x, y) for x, y in _thinned(_known(pairs), points))
+    return Series(label, colour, marks, marked=False)
 
 
-def _metric_figure(key: str, groups: dict[str, list[PointRecord]], points: int) -> Figure | None:
+def band(runs: Sequence[Pairs], label: str, colour: int, palette: str, points: int) -> Series:
+    """Mean over the runs that have come so far, and the lowest and highest of them, at about ``points`` places."""
+    places = [x for x, _ in _thinned(max(runs, key=len, default=[]), points)]
+    lines = [(np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])) for pairs in runs if pairs]
+    marks = []
+    for place in places:
+        values = [float(np.interp(place, x, y)) for x, y in lines if x[0] <= place <= x[-1]]
+        if values:
+            low, high = (min(values), max(values)) if len(lines) > 1 else (None, None)
+            marks.append(Mark(place, sum(values) / len(values), low, high))
+    return Series(label, colour, tuple(marks), palette=palette, marked=False)
+
+
+def _known(pairs: Iterable[tuple[Any, Any]]) -> Pairs:
+    return [(x, y) for x, y in ((finite(x), finite(y)) for x, y in pairs) if x is not None and y is not None]
+
+
+def _thinned(pairs: Pairs, points: int) -> Pairs:
+    every = math.ceil(len(pairs) / points) or 1
+    return pairs[::every] + ([pairs[-1]] if pairs and (len(pairs) - 1) % every else [])
+
+
+def _smallof_seeds(rows: Sequence[Row]) -> dict[str, list[Trace]]:
+    groups = grouped(rows, lambda row: row.label)
+    return {
+        label: [(f"seed {row.seed}", index, "category", [row]) for index, row in enumerate(own)]
+        for label, own in groups.items()
+    }
+
+
+def _smallof_conditions(data: ReportData) -> dict[str, list[Trace]]:
+    """A panel for each line of a question's own figure, in it a line for each of its places; one for the baselines."""
+    row_of = {(row.study.label, row.record.name): row for row in data.rows}
+    found: dict[str, list[Trace]] = {}
+    for study in data.studies:
+        who = f"{study.label}: " if data.several else ""
+
+        def rows_of(condition: Condition, label: str = study.label) -> list[Row]:
+            return [row_of[label, record.name] for record in condition.records]
+
+        for analysis in data.analyses[study.label]:
+            view = analysis.view
+            for line in analysis.lines if not view.derived else ():
+                places, text = analysis.line(line), ", ".join(part for part in line if part)
+                found[f"{who}{view.title}{f': {text}' if text else ''}"] = [
+                    (condition.x_text, ramp_step(rank, len(places)), "ramp", rows_of(condition))
+                    for rank, condition in enumerate(places)
+                ]
+        compared = [b.condition for owner, b in data.baselines if owner is study]
+        if compared:
+            found[f"{who}For comparison"] = [(c.curve, i, "category", rows_of(c)) for i, c in enumerate(compared)]
+    return found
+
+
+def _figure(key: str, panels: dict[str, list[Trace]], points: int) -> Figure | None:
     title = TITLES.get(key) or key.replace("_", " ").capitalize() + (" (%)" if key.endswith("_top1") else "")
     factor = 100.0 if title.endswith("(%)") else 1.0
-    drawn = {
-        label: [_seed_curve(record, key, factor, index, points) for index, record in enumerate(records)]
-        for label, records in groups.items()
-    }
-    kept = {label: [s for s in series if len(s.marks) > 1] for label, series in drawn.items()}
-    kept = {label: series for label, series in kept.items() if series}
-    if not kept:
+    make: Callable[[Trace], Series] = lambda trace: _series(trace, key, factor, points)  # noqa: E731
+    drawn = {label: [s for s in map(make, traces) if len(s.marks) > 1] for label, traces in panels.items()}
+    drawn = {label: series for label, series in drawn.items() if series}
+    if not drawn:
         return None
-    panels = curve_panels(kept, title, percent=factor != 1)
-    description = f"{title} during training, one panel per setting"
-    return Figure(f"training_{key}", description, tuple(panels), 3, in_files=key == "loss" or key.endswith("_top1"))
+    description = f"{title} during training, small multiples"
+    small = tuple(curve_panels(drawn, title, percent=factor != 1))
+    return Figure(f"training_{key}", description, small, 3, headline=key == "loss" or key.endswith("_top1"))
 
 
-def _seed_curve(record: PointRecord, key: str, factor: float, index: int, points: int) -> Series:
-    rows = ((row.get("epoch", row.get("step")), finite(row.get(key))) for row in record.curves)
-    pairs = ((x, None if y is None else y * factor) for x, y in rows)
-    return curve(pairs, f"seed {record.point.seed}", index, points=points)
-
-
-def _without_curves(studies: Sequence[StudyRecord]) -> Iterable[str]:
-    """Runs that have recorded nothing, and runs that ended badly: their curves are not all there is."""
-    for study in studies:
-        who = f"{study.label}: " if len(studies) > 1 else ""
-        absent = [record for record in study.points.values() if not record.curves]
-        if absent:
-            yield f"{who}No curve of {_names(absent)}."
-        broken = [r for r in study.points.values() if r.curves and r.status in ("diverged", "failed", "unfinished")]
-        for record in broken:
-            yield f"{who}{record.name}: {record.status}, {record.detail}."
-
-
-def _names(records: Sequence[PointRecord]) -> str:
-    shown = ", ".join(record.name for record in records[:6])
-    return shown if len(records) <= 6 else f"{shown} and {len(records) - 6} more"
-
-
-# Train and test curves of everything that an evaluation trained: linear probes, fine-tuning, distillation.
-
-
-MOST_PANELS = 24
-METRICS = (("top1", "Accuracy of the probe (%)", True), ("loss", "Loss of the probe (nats)", False))
-
-
-def probe_curves_section(found: Found) -> Section | None:
-    """Train and test accuracy and loss by epoch of everything that was trained on the labels."""
-    groups = _groups(found)
-    figures = []
-    for key, title, percents in METRICS:
-        drawn: dict[str, list[Series]] = {}
-        for label, members in list(groups.items())[:MOST_PANELS]:
-            series = [
-                curve(zip(curves.epoch or (), getattr(curves, f"{part}_{key}") or ()), _line(part, seed, members), i)
-                for seed, curves in members
-                for i, part in enumerate(("train", "test"))
-            ]
-            series = [s for s in series if len(s.marks) > 1]
-            if series:
-                drawn[label] = series
-        if drawn:
-            panels = curve_panels(drawn, title, percent=percents)
-            legend = (("train", 0, "category"), ("test", 1, "category"))
-            figures.append(Figure(f"probe_{key}", f"{title} by epoch, train and test", tuple(panels), 3, legend))
-    if not figures:
-        return None
-    more = len(groups) - MOST_PANELS
-    return Section(
-        anchor="probe-curves",
-        title="Curves of the evaluations",
-        remark="Test curves are a record only: the last epoch is what counts, and nothing is chosen by them.",
-        figures=tuple(figures),
-        notes=(f"{many(more, 'more setting')} not drawn here.",) if more > 0 else (),
-        folded_figures=True,
-    )
-
-
-def _groups(found: Found) -> dict[str, list[tuple[int, Curves]]]:
-    """(seed, curves) by what a panel shows; evaluations with other settings get panels of their own."""
-    marks: dict[str, set[str]] = {}
-    parts = [
-        (f"{setting}: {what}", result.fingerprint[:4], record.point.seed, curves)
-        for setting, record, result in found
-        for what, curves in _curves_of(result)
+def _series(trace: Trace, key: str, factor: float, points: int) -> Series:
+    label, colour, palette, rows = trace
+    runs = [
+        _known((values.get("epoch", values.get("step")), values.get(key)) for values in r.record.curves) for r in rows
     ]
-    for label, mark, _, _ in parts:
-        marks.setdefault(label, set()).add(mark)
-    groups: dict[str, list[tuple[int, Curves]]] = {}
-    for label, mark, seed, curves in parts:
-        groups.setdefault(f"{label} ({mark})" if len(marks[label]) > 1 else label, []).append((seed, curves))
-    return groups
+    scaled = [[(x, factor * y) for x, y in pairs] for pairs in runs]
+    if palette == "category" and len(rows) == 1:
+        return curve(scaled[0], label, colour, points=points)
+    return band(scaled, label, colour, palette, points)
 
 
-def _curves_of(result: EvaluationResult) -> Iterable[tuple[str, Curves]]:
-    if isinstance(result, LinearResult) and result.curves is not None:
-        yield "linear probe", result.curves
-    if isinstance(result, DistillResult) and result.curves is not None:
-        yield "distillation", result.curves
-    for row in result.rows if isinstance(result, FinetuneResult) else ():
-        if row.curves is not None:
-            yield f"{row.name}, {percent(100 * (row.label_fraction or 0.0), 0)} of labels", row.curves
-
-
-def _line(part: str, seed: int, members: Sequence[tuple[int, Any]]) -> str:
-    return part if len(members) == 1 else f"{part}, seed {seed}"
+def _without_curves(data: ReportData) -> Iterator[str]:
+    """Runs that have recorded nothing, and runs that ended badly: their curves are not all there is."""
+    for study in data.studies:
+        who = f"{study.label}: " if data.several else ""
+        absent = [record.name for record in study.points.values() if not record.curves]
+        if absent:
+            yield f"{who}No curve of {', '.join(absent[:6])}{f' and {len(absent) - 6} more' if absent[6:] else ''}."
+        for record in study.points.values():
+            if record.curves and record.status in ("diverged", "failed", "unfinished"):
+                yield f"{who}{record.name}: {record.status}, {record.detail}."

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-from eval.report.evaluations import settings_label
 from eval.report.figures.model import Figure, Mark, Panel, Series, category_axis, round_ticks, tick_label, value_axis
 from eval.report.format import DASH, count, duration, listed, many, percent, plain, size
-from eval.report.records import PointRecord, StudyRecord
 from eval.report.sections.base import Cell, Section, Table, cell
+from eval.report.table import Group, ReportData, Row, grouped, groups_of
 from eval.schema import finite
 
 MOST_TARGETS = 4
@@ -21,217 +18,140 @@ SPEED_KEYS = ("encoder.architecture", "encoder.width", "data.dataset", "precisio
 ONLINE_KEYS = ("online_probe_top1", "probe_top1", "online_top1")
 
 
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ in nothing but the seed."""
-
-    study: StudyRecord
-    label: str
-    records: tuple[PointRecord, ...]
-
-    def mean(self, key: str) -> float | None:
-        """Mean of a number of result.json over the seeds that have it."""
-        return _mean([record.trained(key) for record in self.records])
-
-    def plan(self, key: str) -> float | None:
-        """A number of the plan, the same for all seeds."""
-        return finite(self.records[0].point.plan.get(key))
-
-    @property
-    def ranks(self) -> int:
-        return int(self.records[0].trained("world_size") or self.records[0].point.world_size)
-
-    @property
-    def is_baseline(self) -> bool:
-        """True for what the study only compares with."""
-        return any(self.records[0].name in baseline.points for baseline in self.study.manifest.baselines)
-
-    @property
-    def per_rank(self) -> float | None:
-        """Images per step and rank."""
-        batch = self.plan("global_batch_size")
-        return None if batch is None else batch / self.ranks
-
-    @property
-    def top1(self) -> float | None:
-        return _mean([record.top1 for record in self.records])
+NOT_RECORDED = {
+    "peak_memory_bytes": "peak memory",
+    "sync_batch_norm_seconds_per_step": "the cost of synchronised batch norm",
+    "loss_seconds_per_step": "the cost of the loss",
+}
 
 
-def efficiency_section(studies: Sequence[StudyRecord]) -> Section | None:
-    """Throughput, time and memory of every setting; None while no run has finished."""
-    groups = trained_groups(studies)
+def sections(data: ReportData) -> Iterator[Section]:
+    """Throughput, time and memory of every setting with a finished training of at least one step."""
+    trained = [r for r in data.rows if r.record.trained("train_seconds") and r.record.trained("total_steps")]
+    groups = groups_of(trained)
     if not groups:
-        return None
-    several = len(studies) > 1
-    tables = [_table(groups, several)]
-    scaling = _scaling(groups, several)
-    tables += [scaling] if scaling else []
-    tables += _targets(groups, several)
+        return
+    scaling = _scaling(groups, data.several)
     panels = [panel for panel in (_time_panel(groups), _throughput_panel(groups)) if panel]
-    return Section(
+    yield Section(
         anchor="efficiency",
         title="Speed, time and memory",
-        findings=tuple(_findings(groups, scaling is not None)),
+        findings=tuple(_findings(groups, bool(scaling))),
         figures=(Figure("speed", DESCRIPTION, tuple(panels), 2),) if panels else (),
-        tables=tuple(tables),
+        tables=(_table(groups, data.several), *scaling, *_targets(groups, data.several)),
     )
 
 
-def trained_groups(studies: Sequence[StudyRecord]) -> list[Group]:
-    """Settings with at least one finished training of at least one step."""
-    found: dict[tuple[int, str], list[PointRecord]] = {}
-    for index, study in enumerate(studies):
-        for record in study.points.values():
-            if record.trained("train_seconds") and record.trained("total_steps"):
-                found.setdefault((index, settings_label(record, study)), []).append(record)
-    return [Group(studies[index], label, tuple(records)) for (index, label), records in found.items()]
-
-
-def _findings(groups: Sequence[Group], scaling: bool) -> list[str]:
-    rates = [(rate, group) for group in groups if (rate := group.mean("images_per_second"))]
-    sentences = []
-    if rates:
-        slow, fast = min(rates, key=lambda pair: pair[0]), max(rates, key=lambda pair: pair[0])
-        if len(rates) > 1:
-            sentences.append(
-                f"Training runs at {count(slow[0])} ({slow[1].label}) to {count(fast[0])} ({fast[1].label}) images a "
-                "second, data loading included."
-            )
-        else:
-            sentences.append(f"Training runs at {count(fast[0])} images a second, data loading included.")
-    machines = {str(r.environment.get("host")) for g in groups for r in g.records if r.environment.get("host")}
+def _findings(groups: Sequence[Group], scaling: bool) -> Iterator[str]:
+    rates = [(rate, g.first.setting) for g in groups if (rate := g.mean("images_per_second"))]
+    rates.sort(key=lambda pair: pair[0])
+    if len(rates) > 1:
+        ends = (f"{count(rate)} ({setting})" for rate, setting in (rates[0], rates[-1]))
+        yield f"Training runs at {' to '.join(ends)} images a second, data loading included."
+    elif rates:
+        yield f"Training runs at {count(rates[0][0])} images a second, data loading included."
+    records = [row.record for group in groups for row in group.rows]
+    machines = {str(record.environment["host"]) for record in records if record.environment.get("host")}
     if len(machines) > 1:
-        sentences.append(f"The runs come from {len(machines)} machines: compare times with care.")
+        yield f"The runs come from {len(machines)} machines: compare times with care."
     if not scaling:
-        ranks = sorted({group.ranks for group in groups})
+        ranks = {group.first.ranks for group in groups}
+        why = "no two numbers of ranks share a batch size per rank"
         if len(ranks) == 1:
-            said = f"every run used {ranks[0]} rank{'s' if ranks[0] > 1 else ''}"
-        else:
-            said = "no two numbers of ranks share a batch size per rank"
-        sentences.append(f"Weak-scaling efficiency: not known, {said}.")
-    absent = [
-        text
-        for key, text in (
-            ("peak_memory_bytes", "peak memory"),
-            ("sync_batch_norm_seconds_per_step", "the cost of synchronised batch norm"),
-            ("loss_seconds_per_step", "the cost of the loss"),
-        )
-        if not any(record.trained(key) is not None for g in groups for record in g.records)
-    ]
+            why = f"every run used {many(ranks.pop(), 'rank')}"
+        yield f"Weak-scaling efficiency: not known, {why}."
+    absent = [text for key, text in NOT_RECORDED.items() if all(record.trained(key) is None for record in records)]
     if absent:
-        sentences.append(f"Not recorded by these runs: {listed(absent)}.")
-    return sentences
+        yield f"Not recorded by these runs: {listed(absent)}."
 
 
 def _table(groups: Sequence[Group], several: bool) -> Table:
-    columns: list[tuple[str, Any]] = [
-        ("Ranks", lambda g: Cell(str(g.ranks), g.ranks)),
-        ("Batch per rank", lambda g: _count(g.per_rank)),
-        ("Images/s", lambda g: _count(g.mean("images_per_second"))),
-        ("Images/s and rank", lambda g: _count(_over(g.mean("images_per_second"), g.ranks))),
-        ("ms/step", lambda g: _number(_step_ms(g), 1)),
-        ("Training", lambda g: Cell(duration(g.mean("train_seconds")), g.mean("train_seconds"))),
-        ("Images seen", lambda g: _count(g.mean("images_seen"))),
-        ("Loss memory/rank", lambda g: Cell(size(g.plan("loss_bytes_per_rank")), g.plan("loss_bytes_per_rank"))),
-    ]
-    optional: list[tuple[str, str, Any]] = [
-        ("peak_memory_bytes", "Peak memory", lambda v, g: Cell(size(v), v)),
-        ("sync_batch_norm_seconds_per_step", "Sync batch norm", _share_of_step),
-        ("loss_seconds_per_step", "Loss", _share_of_step),
-    ]
-    rows = []
-    kept = [(k, t, f) for k, t, f in optional if any(g.mean(k) is not None for g in groups)]
-    columns = [(name, make) for name, make in columns if any(make(group).sort is not None for group in groups)]
-    for group in groups:
-        cells = [cell(group.study.label)] if several else []
-        cells += [cell(group.label), *(make(group) for _, make in columns)]
-        cells += [make(group.mean(key), group) for key, _, make in kept]
-        rows.append(tuple(cells))
-    headers = (("Study",) if several else ()) + ("Setting", *(name for name, _ in columns), *(t for _, t, _ in kept))
+    columns: dict[str, Callable[[Group], Cell]] = {
+        "Ranks": lambda g: Cell(str(g.first.ranks), g.first.ranks),
+        "Batch per rank": lambda g: _count(_batch_per_rank(g)),
+        "Images/s": lambda g: _count(g.mean("images_per_second")),
+        "Images/s and rank": lambda g: _count(_rate_per_rank(g)),
+        "ms/step": lambda g: Cell(plain(_step_ms(g), 1), _step_ms(g)),
+        "Training": lambda g: Cell(duration(g.mean("train_seconds")), g.mean("train_seconds")),
+        "Images seen": lambda g: _count(g.mean("images_seen")),
+        "Loss memory/rank": lambda g: _size(g.first.plan("loss_bytes_per_rank")),
+        "Peak memory": lambda g: _size(g.mean("peak_memory_bytes")),
+        "Sync batch norm": lambda g: _share_of_step(g.mean("sync_batch_norm_seconds_per_step"), g),
+        "Loss": lambda g: _share_of_step(g.mean("loss_seconds_per_step"), g),
+    }
+    known = {name: make for name, make in columns.items() if any(make(group).sort is not None for group in groups)}
+    rows = tuple((*_who(group, several), *(make(group) for make in known.values())) for group in groups)
     note = "Means over seeds. Peak memory is of the process that wrote the result; the loss's is planned, not measured."
-    if any(key.endswith("_seconds_per_step") for key, _, _ in kept):
+    if known.keys() & {"Sync batch norm", "Loss"}:
         note += " What batch norm's communication and the loss take was measured alone, when the runs started."
-    return Table("Throughput and cost", headers, tuple(rows), note=note)
+    return Table("Throughput and cost", (*_who_headers(several), *known), rows, note=note)
 
 
-def _scaling(groups: Sequence[Group], several: bool) -> Table | None:
+def _scaling(groups: Sequence[Group], several: bool) -> list[Table]:
     """Images a second and rank at one batch size per rank, against the fewest ranks that have it."""
-    kinds: dict[tuple[Any, ...], list[Group]] = {}
-    for group in groups:
-        record, study = group.records[0], group.study
-        kinds.setdefault((group.per_rank, *(repr(study.value(record, key)) for key in SPEED_KEYS)), []).append(group)
+
+    def kind(group: Group) -> tuple[object, ...]:
+        run = group.first
+        return _batch_per_rank(group), *(repr(run.study.value(run.record, key)) for key in SPEED_KEYS)
+
     rows = []
-    for members in kinds.values():
-        first = min(members, key=lambda group: group.ranks)
-        base = _over(first.mean("images_per_second"), first.ranks)
-        if len({group.ranks for group in members}) < 2 or not base:
+    for members in grouped(groups, kind).values():
+        ordered = sorted(members, key=lambda group: group.first.ranks)
+        base = _rate_per_rank(ordered[0])
+        if len({group.first.ranks for group in members}) < 2 or not base:
             continue
-        for group in sorted(members, key=lambda group: group.ranks):
-            rate = _over(group.mean("images_per_second"), group.ranks)
+        for group in ordered:
+            rate, ranks = _rate_per_rank(group), group.first.ranks
             share = None if rate is None else 100 * rate / base
-            cells = [cell(group.study.label)] if several else []
-            cells += [cell(group.label), _count(group.per_rank), Cell(str(group.ranks), group.ranks), _count(rate)]
-            rows.append((*cells, Cell(percent(share, 0), share)))
-    if not rows:
-        return None
-    headers = (("Study",) if several else ()) + (
-        "Setting",
-        "Batch per rank",
-        "Ranks",
-        "Images/s and rank",
-        "Efficiency",
-    )
-    return Table("Weak scaling", headers, tuple(rows), note="Against the fewest ranks with the same batch per rank.")
+            cells = [_count(_batch_per_rank(group)), Cell(str(ranks), ranks), _count(rate)]
+            rows.append((*_who(group, several), *cells, Cell(percent(share, 0), share)))
+    headers = (*_who_headers(several), "Batch per rank", "Ranks", "Images/s and rank", "Efficiency")
+    note = "Against the fewest ranks with the same batch per rank."
+    return [Table("Weak scaling", headers, tuple(rows), note=note)] if rows else []
 
 
 def _targets(groups: Sequence[Group], several: bool) -> list[Table]:
     """Images and time until an accuracy is reached: by the online probe where runs record it, else at their end."""
     reached = [(group, path) for group in groups if (path := _path(group))]
-    asked = [max(top for _, _, top in path) for group, path in reached if not group.is_baseline]
+    asked = [max(top for _, _, top in path) for group, path in reached if not group.first.baseline]
     if len(set(asked)) < 2:
         return []
     targets = round_ticks(min(asked), max(asked), MOST_TARGETS)
-    online = any(_online(record) for group, _ in reached for record in group.records)
     rows = []
     for group, path in reached:
-        cells = [cell(group.study.label)] if several else []
-        cells.append(cell(group.label))
+        cells = list(_who(group, several))
         for target in targets:
             first = next(((images, seconds) for images, seconds, top in path if top >= target), None)
-            if first is None:
-                cells.append(Cell("not reached"))
-            else:
-                cells.append(Cell(f"{count(first[0])} images, {duration(first[1])}", first[0]))
+            text = "not reached" if first is None else f"{count(first[0])} images, {duration(first[1])}"
+            cells.append(Cell(text, None if first is None else first[0]))
         rows.append(tuple(cells))
-    headers = (("Study",) if several else ()) + ("Setting", *(f"{target:g} %" for target in targets))
-    how = (
-        "by the online probe, on the way"
-        if online
-        else "by the evaluation at the end of training: the way is not recorded"
-    )
-    return [Table("Images and time to accuracy", headers, tuple(rows), note=f"Mean over seeds, {how}.")]
+    online = any(_online(row) for group, _ in reached for row in group.rows)
+    end = "by the evaluation at the end of training: the way is not recorded"
+    note = f"Mean over seeds, {'by the online probe, on the way' if online else end}."
+    headers = (*_who_headers(several), *(f"{target:g} %" for target in targets))
+    return [Table("Images and time to accuracy", headers, tuple(rows), note=note)]
 
 
 def _path(group: Group) -> list[tuple[float, float, float]]:
     """(images seen, seconds, accuracy in percent) on the way, means over seeds; the end alone if there is no more."""
-    online = [path for record in group.records if (path := _online(record))]
-    if online and len(online) == len(group.records):
+    online = [path for row in group.rows if (path := _online(row))]
+    if online and len(online) == len(group.rows):
         length = min(map(len, online))
         return [tuple(sum(path[i][k] for path in online) / len(online) for k in range(3)) for i in range(length)]  # type: ignore[misc]
     images, seconds, top1 = group.mean("images_seen"), group.mean("train_seconds"), group.top1
     return [] if images is None or seconds is None or top1 is None else [(images, seconds, top1)]
 
 
-def _online(record: PointRecord) -> list[tuple[float, float, float]]:
+def _online(row: Row) -> list[tuple[float, float, float]]:
     found, seconds, last = [], 0.0, 0.0
-    batch = finite(record.point.plan.get("global_batch_size")) or 0.0
-    for row in record.curves:
-        step, rate = finite(row.get("step")), finite(row.get("images_per_second"))
+    batch = row.plan("global_batch_size") or 0.0
+    for values in row.record.curves:
+        step, rate = finite(values.get("step")), finite(values.get("images_per_second"))
         if step is None:
             continue
         seconds += (step - last) * batch / rate if rate else 0.0
         last = step
-        top1 = next((value for key in ONLINE_KEYS if (value := finite(row.get(key))) is not None), None)
+        top1 = next((value for key in ONLINE_KEYS if (value := finite(values.get(key))) is not None), None)
         if top1 is not None:
             found.append((step * batch, seconds, 100 * top1))
     return found
@@ -244,46 +164,44 @@ def _time_panel(groups: Sequence[Group]) -> Panel | None:
         return None
     longest = max(seconds for _, seconds, _ in places)
     unit, factor = ("hours", 3600.0) if longest > 5400 else ("minutes", 60.0) if longest > 90 else ("seconds", 1.0)
-    studies = list(dict.fromkeys(id(group.study) for group, _, _ in places))
-    series = []
-    for index, owner in enumerate(studies):
-        own = [place for place in places if id(place[0].study) == owner]
-        marks = tuple(
-            Mark(seconds / factor, top1, tip=f"{_who(group, len(studies))}\n{percent(top1)}\n{duration(seconds)}")
-            for group, seconds, top1 in own
+    series = [
+        Series(
+            study,
+            index,
+            tuple(
+                Mark(seconds / factor, top1, tip=f"{g.first.label}\n{percent(top1)}\n{duration(seconds)}")
+                for g, seconds, top1 in own
+            ),
+            joined=False,
         )
-        series.append(Series(own[0][0].study.label, index, marks, joined=False))
-    times, tops = [s / factor for _, s, _ in places], [top1 for _, _, top1 in places]
+        for index, (study, own) in enumerate(grouped(places, lambda place: place[0].first.study.label).items())
+    ]
     return Panel(
         title="Accuracy against training time",
-        x=value_axis(times, ticks=4, floor=0.0),
-        y=value_axis(tops, ticks=5, floor=0.0, top=100.0),
+        x=value_axis([s / factor for _, s, _ in places], ticks=4, floor=0.0),
+        y=value_axis([top1 for _, _, top1 in places], ticks=5, floor=0.0, top=100.0),
         x_label=f"Training time ({unit})",
-        y_label=places[0][0].study.metric_label,
+        y_label=groups[0].first.study.metric_label,
         series=tuple(series),
     )
 
 
 def _throughput_panel(groups: Sequence[Group]) -> Panel | None:
     """Images a second against the batch size, for each number of ranks of each study."""
-    lines: dict[tuple[int, int], dict[float, list[Group]]] = {}
-    order = list(dict.fromkeys(id(group.study) for group in groups))
-    for group in groups:
-        batch = group.plan("global_batch_size")
-        if batch and group.mean("images_per_second"):
-            line = lines.setdefault((order.index(id(group.study)), group.ranks), {})
-            line.setdefault(batch, []).append(group)
-    if not any(len(line) > 1 for line in lines.values()):
+    known = [g for g in groups if g.first.plan("global_batch_size") and g.mean("images_per_second")]
+    several = len({group.first.study.label for group in groups}) > 1
+    series: list[Series] = []
+    for (study, ranks), own in grouped(known, lambda g: (g.first.study.label, g.first.ranks)).items():
+        label = f"{study}, {ranks} ranks" if several else f"{ranks} ranks"
+        batches = grouped(own, lambda g: g.first.plan("global_batch_size") or 0.0)
+        marks = tuple(_rate_mark(batch, batches[batch], label) for batch in sorted(batches))
+        series.append(Series(label, len(series), marks))
+    if not any(len(s.marks) > 1 for s in series):
         return None
-    series = []
-    for number_, ((index, ranks), line) in enumerate(lines.items()):
-        own = next(group.study for group in groups if id(group.study) == order[index])
-        label = f"{own.label}, {ranks} ranks" if len(order) > 1 else f"{ranks} ranks"
-        series.append(Series(label, number_, tuple(_rate_mark(batch, line[batch], label) for batch in sorted(line))))
     values = [v for s in series for m in s.marks for v in (m.y, m.low, m.high) if v is not None]
     return Panel(
         title="Throughput",
-        x=category_axis((batch for line in lines.values() for batch in line), "log2"),
+        x=category_axis((mark.x for s in series for mark in s.marks), "log2"),
         y=value_axis([0.0, *values], ticks=5, floor=0.0),
         x_label="Batch size (images)",
         y_label="Images per second",
@@ -293,7 +211,7 @@ def _throughput_panel(groups: Sequence[Group]) -> Panel | None:
 
 
 def _rate_mark(batch: float, groups: Sequence[Group], label: str) -> Mark:
-    rates = [rate for g in groups for r in g.records if (rate := r.trained("images_per_second"))]
+    rates = [rate for g in groups for row in g.rows if (rate := row.record.trained("images_per_second"))]
     mean = sum(rates) / len(rates)
     low, high = (min(rates), max(rates)) if len(rates) > 1 else (None, None)
     tip = f"{label}, batch size = {tick_label(batch)}\n{count(mean)} images/s, mean of {many(len(rates), 'run')}"
@@ -302,8 +220,23 @@ def _rate_mark(batch: float, groups: Sequence[Group], label: str) -> Mark:
     return Mark(batch, mean, low, high, tip)
 
 
-def _who(group: Group, studies: int) -> str:
-    return f"{group.study.label}: {group.label}" if studies > 1 else group.label
+def _who(group: Group, several: bool) -> tuple[Cell, ...]:
+    study = (cell(group.first.study.label),) if several else ()
+    return (*study, cell(group.first.setting))
+
+
+def _who_headers(several: bool) -> tuple[str, ...]:
+    return ("Study", "Setting") if several else ("Setting",)
+
+
+def _batch_per_rank(group: Group) -> float | None:
+    batch = group.first.plan("global_batch_size")
+    return None if batch is None else batch / group.first.ranks
+
+
+def _rate_per_rank(group: Group) -> float | None:
+    rate = group.mean("images_per_second")
+    return None if rate is None else rate / group.first.ranks
 
 
 def _step_ms(group: Group) -> float | None:
@@ -318,18 +251,9 @@ def _share_of_step(seconds: float | None, group: Group) -> Cell:
     return Cell(f"{1000 * seconds:.1f} ms, {percent(100_000 * seconds / step_ms, 1)} of a step", seconds)
 
 
+def _size(value: float | None) -> Cell:
+    return Cell(size(value), value)
+
+
 def _count(value: float | None) -> Cell:
     return Cell(count(value), value)
-
-
-def _number(value: float | None, digits: int) -> Cell:
-    return Cell(plain(value, digits), value)
-
-
-def _over(value: float | None, by: float) -> float | None:
-    return None if value is None else value / by
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from eval.report.evaluations import Found
 from eval.report.format import DASH, many, named, percent, plain
-from eval.report.records import PointRecord
 from eval.report.sections.base import Cell, Section, Table, cell
 from eval.report.statistics import mean_of, pooled_deviation
-from eval.schema import (
-    DistillResult,
-    EvaluationResult,
-    FinetuneResult,
-    KnnResult,
-    LinearResult,
-    OtherResult,
-    TransferResult,
-)
+from eval.report.table import Evaluation, ReportData, grouped
+from eval.schema import DistillResult, FinetuneResult, KnnResult, LinearResult, OtherResult, TransferResult
 from pretrain.config import fingerprint
 
 LINEAR = {"lbfgs": "Linear, L-BFGS", "sgd": "Linear, SGD"}
-
-
 # What is fine-tuned and what it is compared with, in the order of the usual table.
 NAMES = ("random", "supervised", "linear", "fine-tuned")
+NOTE = (
+    "Top-1 in percent, mean of up to {}; ± half of the 95 % t-interval, from the deviation between seeds pooled over "
+    "the column; left out where no row of it has two seeds. In brackets: seeds, where some are missing; in round "
+    "ones: the mark of settings that the study did not ask for. A dash: not run."
+)
 
 Column = tuple[int, str, float, str]  # what columns are sorted by: rank, kind, order, settings
 
@@ -39,44 +33,34 @@ class Value:
     column: Column
     label: str
     value: float | None
-    asked: bool = True  # by the study; not somebody's later, or of settings that the study had before
+    asked: bool  # by the study; not somebody's later, or of settings that the study had before
 
 
-def protocols_section(found: Found, asked: set[str]) -> Section | None:
-    """The tables; None where there is nothing to set side by side. ``asked``: fingerprints of the studies' probes."""
-    values = [
-        replace(value, asked=result.fingerprint in asked)
-        for setting, record, result in found
-        for value in _values(setting, record, result)
-    ]
+def sections(data: ReportData) -> Iterator[Section]:
+    """The tables, where there is something to set side by side."""
+    values = [value for found in data.evaluations for value in _values(found, found.result.fingerprint in data.asked)]
     tables = []
     if len({value.column for value in values}) > 1:
         tables.append(_table("", ("Setting",), values))
-    by_labels = [value for setting, record, result in found for value in _by_labels(setting, record, result)]
+    by_labels = [value for found in data.evaluations for value in _by_labels(found)]
     if by_labels:
-        ordered = sorted(by_labels, key=lambda value: NAMES.index(value.row[1]) if value.row[1] in NAMES else 9)
         settings = list(dict.fromkeys(value.row[0] for value in by_labels))
-        ordered.sort(key=lambda value: settings.index(value.row[0]))
-        tables.append(
-            _table("Random, supervised, linear, fine-tuned, by the share of labels", ("Setting", "Method"), ordered)
-        )
-    distilled = _distillation(found)
-    tables += [distilled] if distilled else []
-    if not tables:
-        return None
-    seeds = len({record.point.seed for _, record, _ in found})
-    note = (
-        f"Top-1 in percent, mean of up to {many(seeds, 'seed')}; ± half of the 95 % t-interval, from the deviation "
-        "between seeds pooled over the column; left out where no row of it has two seeds. In brackets: seeds, "
-        "where some are missing; in round ones: the mark of settings that the study did not ask for. A dash: not run."
-    )
-    return Section(anchor="protocols", title="Every evaluation side by side", remark=note, tables=tuple(tables))
+        order = {name: index for index, name in enumerate(NAMES)}
+        by_labels.sort(key=lambda value: (settings.index(value.row[0]), order.get(value.row[1], 9)))
+        title = "Random, supervised, linear, fine-tuned, by the share of labels"
+        tables.append(_table(title, ("Setting", "Method"), by_labels))
+    tables += _distillation(data)
+    if tables:
+        seeds = len({found.row.seed for found in data.evaluations})
+        note = NOTE.format(many(seeds, "seed"))
+        yield Section("protocols", "Every evaluation side by side", remark=note, tables=tuple(tables))
 
 
 def _table(title: str, headers: tuple[str, ...], values: Sequence[Value]) -> Table:
     columns = _columns(values)
     rows = list(dict.fromkeys(value.row for value in values))
-    by_column = [_column(values, column, rows) for column, _ in columns]
+    of_column = grouped(values, lambda value: value.column)
+    by_column = [_column(of_column[column], rows) for column, _ in columns]
     cells = [(*map(cell, row), *(column[index] for column in by_column)) for index, row in enumerate(rows)]
     return Table(title, (*headers, *(label for _, label in columns)), tuple(cells))
 
@@ -98,11 +82,10 @@ def _columns(values: Sequence[Value]) -> list[tuple[Column, str]]:
     ]
 
 
-def _column(values: Sequence[Value], column: Column, rows: Sequence[tuple[str, ...]]) -> list[Cell]:
+def _column(values: Sequence[Value], rows: Sequence[tuple[str, ...]]) -> list[Cell]:
     groups: dict[tuple[str, ...], dict[str, float | None]] = {row: {} for row in rows}
     for value in values:
-        if value.column == column:
-            groups[value.row].setdefault(value.run, value.value)
+        groups[value.row].setdefault(value.run, value.value)
     known = {row: [value for value in group.values() if value is not None] for row, group in groups.items()}
     deviation, freedom = pooled_deviation(list(known.values()))
     most = max(len(group) for group in groups.values())
@@ -117,14 +100,15 @@ def _column(values: Sequence[Value], column: Column, rows: Sequence[tuple[str, .
     return cells
 
 
-def _values(setting: str, record: PointRecord, result: EvaluationResult) -> Iterable[Value]:
+def _values(found: Evaluation, asked: bool) -> Iterator[Value]:
     """Accuracies that are one number for a run."""
+    run, result = found.row, found.result
     settings = result.settings
     alike = fingerprint({"neighbours": settings.get("neighbours"), "images": settings.get("train_images")})
 
-    def value(rank: int, kind: str, order: float, label: str, found: float | None, mark: str = "") -> Value:
+    def value(rank: int, kind: str, order: float, label: str, number: float | None, mark: str = "") -> Value:
         column = (rank, kind, order, mark or result.fingerprint)
-        return Value((setting,), record.point.fingerprint, column, label, found)
+        return Value((run.label,), run.record.point.fingerprint, column, label, number, asked)
 
     if result.initialisation == "random":
         if isinstance(result, LinearResult):
@@ -143,24 +127,27 @@ def _values(setting: str, record: PointRecord, result: EvaluationResult) -> Iter
         yield value(5, result.task, 0, result.task.rpartition(":")[2], result.top1)
 
 
-def _by_labels(setting: str, record: PointRecord, result: EvaluationResult) -> Iterable[Value]:
+def _by_labels(found: Evaluation) -> Iterator[Value]:
     """Accuracies of one run by the share of labels that was used."""
+    run, result = found.row, found.result
     for row in result.rows if isinstance(result, FinetuneResult) else ():
         share = row.label_fraction or 0.0
         label = f"{percent(100 * share, 0 if share >= 0.01 else 1)} of labels"
         column = (0, "labels", share, result.fingerprint)
-        yield Value((setting, row.name), record.point.fingerprint, column, label, row.top1)
+        yield Value((run.label, row.name), run.record.point.fingerprint, column, label, row.top1, True)
 
 
-def _distillation(found: Found) -> Table | None:
+def _distillation(data: ReportData) -> Iterator[Table]:
     rows = []
-    for setting, record, result in found:
+    for found in data.evaluations:
+        run, result = found.row, found.result
         if not isinstance(result, DistillResult):
             continue
         student, alone = result.student, result.labels_only
         what = f"{named(student.architecture or '?')} × {student.width or 1:g}"
         numbers = [student.top1, result.teacher.top1, alone.top1 if alone else None, result.agreement]
-        rows.append((cell(setting), cell(str(record.point.seed)), cell(what), *(Cell(plain(n), n) for n in numbers)))
+        rows.append((cell(run.label), cell(str(run.seed)), cell(what), *(Cell(plain(n), n) for n in numbers)))
     headers = ("Setting", "Seed", "Student", "Student %", "Teacher %", "Same student, labels only %", "Agreement %")
     note = "Agreement: test images on which student and teacher say the same."
-    return Table("Distillation", headers, tuple(rows), note=note) if rows else None
+    if rows:
+        yield Table("Distillation", headers, tuple(rows), note=note)

@@ -1,8 +1,9 @@
-"""The figure of a view, from its analysis."""
+"""Accuracy against a factor: the figure of a question, of one study or of several side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from eval.report.factors import View
 from eval.report.figures.model import (
@@ -19,13 +20,28 @@ from eval.report.figures.model import (
     value_axis,
 )
 from eval.report.format import interval, many, percent, plain, without_unit
-from eval.report.records import PointRecord, StudyRecord
+from eval.report.records import StudyRecord
 from eval.report.sentences import place
 from eval.report.statistics import BaselineAnalysis, Condition, QuestionAnalysis
+from eval.report.table import grouped
 
 # A baseline further away than this many times the range of the data would flatten it: it gets an arrow instead.
 FAR = 1.5
 MOST_CURVES_WITH_SEEDS = 2  # among more, single seeds are found by hovering only
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One line of a figure. ``who``: its study, among several; ``best``: the places to ring."""
+
+    panel: str
+    label: str
+    conditions: tuple[Condition, ...]
+    colour: int
+    palette: str = "category"
+    who: str = ""
+    best: frozenset[float] = frozenset()
+    seeds: bool = False  # single seeds beside the mean
 
 
 def view_figure(study: StudyRecord, analysis: QuestionAnalysis, baselines: Sequence[BaselineAnalysis]) -> Figure:
@@ -33,95 +49,124 @@ def view_figure(study: StudyRecord, analysis: QuestionAnalysis, baselines: Seque
     view = analysis.view
     curves = tuple(dict.fromkeys(curve for _, curve in analysis.lines))
     ramp = len(curves) > 2 and _ordered(curves)
-    drawn = {
-        panel: [
-            _series(analysis, (panel, curve), ramp_step(rank, len(curves)) if ramp else rank, len(curves), ramp)
-            for rank, curve in enumerate(curves)
-            if (panel, curve) in analysis.lines
-        ]
-        for panel in view.panels
-    }
-    references = _references(baselines) if len(drawn) == 1 else ()
-    values = [value for series in drawn.values() for s in series for value in extent(s)]
-    y = accuracy_axis(values, references, crosses=bool(analysis.missing))
-    panels = []
-    for label, series in drawn.items():
-        conditions = [condition for condition in analysis.conditions if condition.panel == label]
-        panel = Panel(
-            title=label or view.title,
-            x=x_axis(view, (c.x for c in analysis.conditions)),
+    best = analysis.best_of_lines if view.mark_best else frozenset()
+    traces = [
+        Trace(
+            panel,
+            curve or view.title,
+            analysis.line((panel, curve)),
+            ramp_step(curves.index(curve), len(curves)) if ramp else curves.index(curve),
+            "ramp" if ramp else "category",
+            best=frozenset(x for line, x in best if line == (panel, curve)),
+            seeds=len(curves) <= MOST_CURVES_WITH_SEEDS,
+        )
+        for panel, curve in analysis.lines
+    ]
+    references = tuple(_references(baselines)) if len({trace.panel for trace in traces}) == 1 else ()
+    description = f"{view.title}: {study.metric_label} against {view.x_label}"
+    return accuracy_figure(view, study.metric_label, description, traces, view.categories, references)
+
+
+def accuracy_figure(
+    view: View,
+    y_label: str,
+    description: str,
+    traces: Sequence[Trace],
+    places: Sequence[str],
+    references: tuple[Reference, ...] = (),
+) -> Figure:
+    """Panels with one vertical axis; ``places``: names along an axis without numbers."""
+
+    def x_of(condition: Condition) -> float:
+        return float(places.index(condition.x_text)) if places else condition.x
+
+    panels = grouped(traces, lambda trace: trace.panel)
+    drawn = {panel: tuple(_series(t, view, x_of, bool(places)) for t in own) for panel, own in panels.items()}
+    missing = {panel: tuple(m for t in own for m in _missing(t, view, x_of)) for panel, own in panels.items()}
+    values = [value for series in drawn.values() for s in series for value in _extent(s)]
+    y = _accuracy_axis(values, references, crosses=any(missing.values()))
+    every = [condition.x for trace in traces for condition in trace.conditions]
+    x = named_axis(places) if places else category_axis(every, view.x_scale)
+    made = tuple(
+        Panel(
+            title=panel or view.title,
+            x=x,
             y=y,
             x_label=view.x_label,
-            y_label=study.metric_label,
-            series=tuple(series),
+            y_label=y_label,
+            series=series,
             references=references,
-            missing=tuple(missing_marks(conditions, view)),
+            missing=missing[panel],
             dodge=len(series) > 1,
         )
-        panels.append(panel)
-    legend = tuple((s.label, s.colour, s.palette) for s in next(iter(drawn.values()))) if len(curves) > 1 else ()
-    description = f"{view.title}: {study.metric_label} against {view.x_label}"
-    return Figure(view.name, description, tuple(panels), 1 if len(panels) == 1 else 3, legend, per_panel_legend=False)
-
-
-def x_axis(view: View, places: Iterable[float]) -> Axis:
-    """Horizontal axis of the view."""
-    return named_axis(view.categories) if view.categories else category_axis(places, view.x_scale)
-
-
-def _series(
-    analysis: QuestionAnalysis, line: tuple[str, str], colour: int, number_of_curves: int, ramp: bool
-) -> Series:
-    view, conditions = analysis.view, analysis.line(line)
-    best = analysis.best_of_lines if view.mark_best else frozenset()
-    measured = [c for c in conditions if c.mean is not None]
-    singles: tuple[Mark, ...] = ()
-    if number_of_curves <= MOST_CURVES_WITH_SEEDS:
-        singles = tuple(_seed_mark(c.x, r) for c in measured if len(c.measured) > 1 for r in c.measured)
-    return Series(
-        line[1] or view.title,
-        colour,
-        tuple(mean_mark(c, view.x_label, best=(line, c.x) in best) for c in measured),
-        singles,
-        "ramp" if ramp else "category",
-        joined=not view.categories,
-        gaps=tuple(c.x for c in conditions if c.mean is None),
+        for panel, series in drawn.items()
+    )
+    keys = tuple(dict.fromkeys((trace.label, trace.colour, trace.palette) for trace in traces))
+    legend = keys if len(keys) > 1 or any(trace.who for trace in traces) else ()
+    return Figure(
+        view.name,
+        description,
+        made,
+        1 if len(made) == 1 else 3,
+        legend,
+        per_panel_legend=False,
+        headline=not view.derived,
     )
 
 
-def mean_mark(condition: Condition, x_label: str, *, who: str = "", best: bool = False) -> Mark:
-    """Mean of a measured condition, with its interval and what hovering tells; ``who``: the study, among several."""
-    assert condition.mean is not None, "only measured conditions are drawn"
-    mean = condition.mean
-    lines = [who] if who else []
-    lines.append(place(condition, without_unit(x_label)) + (", the best of its line" if best else ""))
-    seeds = len(condition.measured)
-    lines.append(f"{percent(mean.value)}" + (f", mean of {many(seeds, 'seed')}" if seeds > 1 else ", one seed"))
+def _series(trace: Trace, view: View, x_of: Callable[[Condition], float], named: bool) -> Series:
+    measured = [condition for condition in trace.conditions if condition.mean is not None]
+    return Series(
+        trace.label,
+        trace.colour,
+        tuple(_mean_mark(c, x_of(c), view, trace) for c in measured),
+        tuple(_seed_marks([c for c in measured if len(c.measured) > 1], x_of)) if trace.seeds else (),
+        trace.palette,
+        joined=not named,
+        gaps=tuple(x_of(c) for c in trace.conditions if c.mean is None),
+    )
+
+
+def _mean_mark(condition: Condition, x: float, view: View, trace: Trace) -> Mark:
+    """Mean of a measured condition, with its interval and what hovering shows."""
+    mean, seeds = condition.mean, condition.measured
+    assert mean is not None, "only measured conditions are drawn"
+    best = condition.x in trace.best
+    lines = [trace.who] if trace.who else []
+    lines.append(place(condition, without_unit(view.x_label)) + (", the best of its line" if best else ""))
+    several = len(seeds) > 1
+    lines.append(f"{percent(mean.value)}" + (f", mean of {many(len(seeds), 'seed')}" if several else ", one seed"))
     if mean.low is not None:
         lines.append(f"95 % interval {interval(mean.low, mean.high)}")
-    if seeds > 1:
-        lines.append("seeds " + ", ".join(plain(record.top1) for record in condition.measured))
-    return Mark(condition.x, mean.value, mean.low, mean.high, "\n".join(lines), best)
+    if several:
+        lines.append("seeds " + ", ".join(plain(record.top1) for record in seeds))
+    return Mark(x, mean.value, mean.low, mean.high, "\n".join(lines), best)
 
 
-def missing_marks(conditions: Iterable[Condition], view: View, *, who: str = "") -> list[Missing]:
-    """A cross for each point without a result."""
-    found = []
+def _seed_marks(conditions: Sequence[Condition], x_of: Callable[[Condition], float]) -> Iterator[Mark]:
     for condition in conditions:
+        for record in condition.measured:
+            assert record.top1 is not None, "only measured points are drawn"
+            tip = f"seed {record.point.seed}\n{percent(record.top1)}"
+            yield Mark(x_of(condition), record.top1, tip=tip)
+
+
+def _missing(trace: Trace, view: View, x_of: Callable[[Condition], float]) -> Iterator[Missing]:
+    """A cross for each point without a result."""
+    for condition in trace.conditions:
         for record in condition.missing:
             where = f"{place(condition, without_unit(view.x_label))}, seed {record.point.seed}"
-            head = f"{who}\n{where}" if who else where
-            found.append(Missing(condition.x, f"{head}\nno result: {record.status}\n{record.detail}"))
-    return found
+            lines = [trace.who, where, f"no result: {record.status}", record.detail]
+            yield Missing(x_of(condition), "\n".join(lines[0 if trace.who else 1 :]))
 
 
-def extent(series: Series) -> list[float]:
+def _extent(series: Series) -> list[float]:
     """Every height that the series needs."""
     values = [value for mark in series.marks for value in (mark.y, mark.low, mark.high) if value is not None]
     return values + [mark.y for mark in series.singles]
 
 
-def accuracy_axis(values: Sequence[float], references: Sequence[Reference], *, crosses: bool) -> Axis:
+def _accuracy_axis(values: Sequence[float], references: Sequence[Reference], *, crosses: bool) -> Axis:
     """Range of the data, and of those baselines that do not flatten it; room for the notes on the others."""
     if not values:
         return value_axis([r.y for r in references] or [0.0, 100.0], floor=0.0, top=100.0)
@@ -133,13 +178,7 @@ def accuracy_axis(values: Sequence[float], references: Sequence[Reference], *, c
     return value_axis([*values, *near], ticks=6, floor=0.0, top=100.0, margins=margins)
 
 
-def _seed_mark(x: float, record: PointRecord) -> Mark:
-    assert record.top1 is not None, "only measured points are drawn"
-    return Mark(x, record.top1, tip=f"seed {record.point.seed}\n{percent(record.top1)}")
-
-
-def _references(baselines: Sequence[BaselineAnalysis]) -> tuple[Reference, ...]:
-    found = []
+def _references(baselines: Sequence[BaselineAnalysis]) -> Iterator[Reference]:
     for style, analysis in enumerate(baselines):
         mean = analysis.condition.mean
         if mean is None:
@@ -147,8 +186,7 @@ def _references(baselines: Sequence[BaselineAnalysis]) -> tuple[Reference, ...]:
         tip = f"{analysis.baseline.title}\n{percent(mean.value)}, {many(len(analysis.condition.measured), 'seed')}"
         if mean.low is not None:
             tip += f"\n95 % interval {interval(mean.low, mean.high)}"
-        found.append(Reference(analysis.baseline.title, mean.value, tip, style))
-    return tuple(found)
+        yield Reference(analysis.baseline.title, mean.value, tip, style)
 
 
 def _ordered(curves: Sequence[str]) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.report.evaluations import evaluations
 from eval.report.records import collect
+from eval.report.sections import classes
 from eval.report.sections.base import Section
-from eval.report.sections.classes import classes_section
+from eval.report.table import ReportData
 from tests.eval.studies import Place, SyntheticStudy
 
 
@@ -21,8 +21,7 @@ def study_in(directory: Path) -> SyntheticStudy:
 
 
 def section_of(study: SyntheticStudy) -> Section | None:
-    record = collect(study.directory)
-    return classes_section([record], evaluations([record]))
+    return next(iter(classes.sections(ReportData((collect(study.directory),)))), None)
 
 
 def test_by_class_and_confusions(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import itertools
 from pathlib import Path
 
 from eval.report.content import Report
-from eval.report.evaluations import settings_label
 from eval.report.factors import View, views
 from eval.report.records import StudyRecord, collect
 from eval.report.statistics import QuestionAnalysis, analyse_view
+from eval.report.table import settings_label
 from tests.eval.studies import Place, SyntheticStudy
 
 
