@@ -1,6 +1,6 @@
 """What a batch-size study is asked for: where gains end, and how much of them the negatives alone explain.
 
-All of it rests on the standard deviation between seeds, pooled as in `analysis`; without seeds there is no answer.
+All of it rests on the standard deviation between seeds, pooled as in `statistics`; without seeds there is no answer.
 """
 
 from __future__ import annotations

@@ -88,8 +88,6 @@ def size(number_of_bytes: float | None) -> str:
 
 
 # What configuration values are called in print.
-
-
 METHODS = OBJECTIVE_LABELS
 DATASETS = {name: source.label for name, source in SOURCES.items() if source.label}
 ENCODERS = {f"resnet{depth}": f"ResNet-{depth}" for depth in (18, 34, 50, 101)}

@@ -8,6 +8,8 @@ from eval.report.format import DASH, listed, lower, many, percent, signed, witho
 from eval.report.records import PointRecord
 from eval.report.statistics import BaselineAnalysis, Condition, Contrast, Interval, QuestionAnalysis, Slope
 
+MOST_NAMED = 4  # best values of lines
+
 
 def findings(analysis: QuestionAnalysis, metric: str, *, slopes: bool = True) -> list[str]:
     """Sentences on one figure, the main one first; ``slopes``: with one for the slope of each line."""
@@ -127,12 +129,6 @@ def _within(mean: Interval) -> str:
     if mean.low is None or mean.high is None:
         return ", no interval"
     return f", 95 % interval {mean.low:.2f} {DASH} {mean.high:.2f}"
-
-
-# Plain sentences on where gains end, what the negatives explain, and which learning rate was best.
-
-
-MOST_NAMED = 4
 
 
 def plateau(analysis: QuestionAnalysis, found: Plateau) -> str:

@@ -1,4 +1,4 @@
-"""Statistics of a study: means over seeds, intervals, contrasts and slopes. Numbers only; `sentences` says them.
+"""Statistics of a study: means over seeds, intervals, contrasts and slopes. Numbers only; `sentences` words them.
 
 A condition is one place of one curve of one panel, measured with n seeds. All intervals of a figure come from one
 standard deviation, pooled over its conditions (pure error): s^2 = sum_i (n_i - 1) s_i^2 / df, df = sum_i (n_i - 1).
@@ -19,11 +19,9 @@ from eval.report.factors import Place, View, main_view
 from eval.report.records import PointRecord, StudyRecord
 from eval.study_manifest import Baseline, Question
 
-# Quantiles of Student's t and of the studentised range; scipy.stats has both, but takes seconds to import.
-
-
 LEVEL = 0.95
-NODES = 120
+NODES = 120  # of the quadrature
+REMARKABLE = 0.05  # lack of fit is worth a remark when chance alone shows as much less often than this
 
 Array = NDArray[np.float64]
 
@@ -45,6 +43,8 @@ def f_tail(ratio: float, freedom: tuple[int, int]) -> float:
 @functools.cache
 def studentized_range(groups: int, freedom: int) -> float:
     """95 % quantile of the range of ``groups`` standard normal means over an independent deviation (Tukey).
+
+    scipy.stats has it too, but takes seconds to import.
 
     Bisection on the distribution function P(range <= q s), integrated over s by Gauss and Legendre.
     """
@@ -78,10 +78,6 @@ def _range_cdf(q: float, groups: int, freedom: int) -> float:
 def _nodes() -> tuple[Array, Array]:
     x, weight = np.polynomial.legendre.leggauss(NODES)
     return np.asarray(x), np.asarray(weight)
-
-
-# Lack of fit is worth a remark when chance alone shows as much less often than this.
-REMARKABLE = 0.05
 
 
 @dataclass(frozen=True)

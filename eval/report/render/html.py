@@ -90,7 +90,7 @@ def keys_of(figure: Figure) -> list[Key]:
 
 def series_keys(panel: Panel) -> list[Key]:
     """The legend of one panel of several, where it has several lines that hovering does not name."""
-    named = [series for series in panel.series if series.marked]
+    named = [series for series in panel.series if series.marked or series.palette == "ramp"]
     return [(key(swatch(s.colour, s.palette)), s.label) for s in named] if len(named) > 1 else []
 
 
