@@ -27,7 +27,9 @@ from eval.features import (
 )
 from eval.result import Evaluation, EvaluationError, Stopwatch
 from eval.subject import Subject, open_subject
+from pretrain.config import PrecisionConfig
 from pretrain.dist import World, agree_on, open_world, world_size_from_environment
+from pretrain.numerics import set_numerics
 from pretrain.rundir import RunDirectory
 
 
@@ -76,8 +78,9 @@ def _wanted(source: FeatureSource, config: ProbeConfig) -> list[tuple[FeatureSou
 def evaluate(evaluation: Evaluation, stopwatch: Stopwatch) -> dict[str, Any] | None:
     """Do ``evaluation`` and write its result. Raises EvaluationError, CheckpointError, ConfigError.
 
-    Of several ranks (torchrun) the first one gets the result and the others None: see `eval.evaluate`.
+    Of several ranks (torchrun) the first one gets the result and the others None.
     """
+    set_numerics(PrecisionConfig())  # measured in IEEE float32, whatever the run was trained in
     if world_size_from_environment() == 1:
         return _do(open_subject(evaluation, stopwatch))
     with open_world(evaluation.config.device) as world:

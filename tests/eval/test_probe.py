@@ -116,6 +116,14 @@ def test_linear_from_start_to_result(
     assert read == [("train", None), ("test", None)]
 
 
+def test_every_evaluation_is_measured_in_ieee_float32(
+    make_run: Callable[..., RunDirectory], read: list[tuple[str, int | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default
+    assert main(["knn", str(make_run().path), "neighbours.neighbours=9"]) == 0
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_second_call_only_prints(
     make_run: Callable[..., RunDirectory], read: list[tuple[str, int | None]], capsys: pytest.CaptureFixture[str]
 ) -> None:
