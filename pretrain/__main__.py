@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.config import PretrainConfig
-from pretrain.configio import dump_yaml, load
+from pretrain.config import PretrainConfig, result_settings
+from pretrain.configio import dump_yaml, flatten, load
 from pretrain.data.catalog import image_count
 from pretrain.errors import ConfigError, Problem
 from pretrain.lock import HANDOVER_S, hold_directory
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = plan_of(config, world_size_from_environment(), str(given.config), ranks_per_node_from_environment())
         directory = directory_of(config, given.config)
         if directory.finished():
+            refuse_other_run(directory, config, plan)
             if first:
                 print(f"{directory.path} is finished; its result is in {directory.result}")
             return 0
@@ -102,8 +103,7 @@ def plan_of(config: PretrainConfig, world_size: int, source: str, ranks_per_node
 
 def prepare(directory: RunDirectory, config: PretrainConfig, plan: TrainPlan) -> None:
     """Write what is known before the first step and print the plan; refuse a directory that holds another run."""
-    if directory.plan.is_file():
-        refuse_other_run(directory, plan)
+    refuse_other_run(directory, config, plan)
     sessions = read_json(directory.environment)["sessions"] if directory.environment.is_file() else []
     write_text(directory.config, dump_yaml(config))
     write_json(directory.plan, plan.to_json())
@@ -111,14 +111,19 @@ def prepare(directory: RunDirectory, config: PretrainConfig, plan: TrainPlan) ->
     print(f"run in {directory.path}\n{plan.describe()}", flush=True)
 
 
-def refuse_other_run(directory: RunDirectory, plan: TrainPlan) -> None:
-    """Raises ConfigError where the directory's plan is not one that ``plan`` can go on with."""
+def refuse_other_run(directory: RunDirectory, config: PretrainConfig, plan: TrainPlan) -> None:
+    """Raises ConfigError where the directory holds another run, finished or not, or one this plan cannot go on with."""
+    if not directory.plan.is_file():
+        return
     other = read_json(directory.plan)
     problems = []
     if other.get("fingerprint") != plan.fingerprint:
         message = f"holds another run ({other.get('fingerprint')}; this one is {plan.fingerprint}); choose another"
-        problems.append(Problem("run.directory", message))
-    elif (saw := other.get("batch_norm_images", plan.batch_norm_images)) != plan.batch_norm_images:
+        problems.append(Problem("run.directory", message + _differences(directory, config)))
+    elif (
+        not directory.finished()
+        and (saw := other.get("batch_norm_images", plan.batch_norm_images)) != plan.batch_norm_images
+    ):
         message = (
             f"batch norm saw {saw} images at a time so far, and would see {plan.batch_norm_images} on "
             f"{plan.world_size} ranks; start on {other.get('world_size')} ranks, or choose another run.directory"
@@ -126,6 +131,17 @@ def refuse_other_run(directory: RunDirectory, plan: TrainPlan) -> None:
         problems.append(Problem("sync_batch_norm", message))
     if problems:
         raise ConfigError(str(directory.path), problems)
+
+
+def _differences(directory: RunDirectory, config: PretrainConfig) -> str:
+    """The settings in which the run that lies there differs, where its configuration can still be read."""
+    try:
+        there = flatten(result_settings(load(PretrainConfig, directory.config)))
+    except (ConfigError, OSError):
+        return ""
+    here = flatten(result_settings(config))
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    return "".join(f"; {key}: {there.get(key)} there, {here.get(key)} here" for key in keys)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.__main__ import prepare
+from pretrain.__main__ import main, prepare
 from pretrain.config import PretrainConfig
 from pretrain.errors import ConfigError
 from pretrain.plan import TrainPlan, make_plan
-from pretrain.rundir import RunDirectory
+from pretrain.rundir import RunDirectory, write_json
 
 
 def plan_on(config: PretrainConfig, ranks: int) -> TrainPlan:
@@ -35,3 +35,22 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
     other = PretrainConfig(seed=1)
     with pytest.raises(ConfigError, match="holds another run"):
         prepare(directory, other, plan_on(other, 1))
+
+
+def test_a_finished_directory_does_not_pass_as_another_configurations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain.__main__.image_count", lambda *_: 5000)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    config, directory = PretrainConfig(), RunDirectory(tmp_path / "run")
+    prepare(directory, config, plan_on(config, 1))
+    write_json(directory.result, {"fingerprint": plan_on(config, 1).fingerprint, "total_steps": 1900})
+    (tmp_path / "base.yaml").write_text("objective: {name: simclr}")
+    command = [str(tmp_path / "base.yaml"), f"run.directory={directory.path}"]
+    assert main(command) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert main([*command, "seed=7", "objective.temperature=1.0"]) == 2
+    said = capsys.readouterr()
+    assert "is finished" not in said.out
+    assert "objective.temperature: 0.1 there, 1.0 here" in said.err
+    assert "seed: 0 there, 7 here" in said.err
