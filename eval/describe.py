@@ -20,6 +20,7 @@ from eval.schema import (
     TransferResult,
     TsneResult,
 )
+from pretrain.format import number
 
 NAMES = {"l2": "L2", "weight_decay": "weight decay"}
 Row = tuple[str, str]
@@ -86,7 +87,7 @@ _NUMBERS = {
 
 def plain(value: float | None, digits: int = 2) -> str:
     """A number in print; a dash where it could not be had."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return number(value, f",.{digits}f")
 
 
 def _common(result: EvaluationResult) -> list[Row]:
@@ -194,8 +195,8 @@ def _finetune(result: FinetuneResult) -> list[Row]:
         found: Sequence[FinetuneRow | None] = [cells.get((name, fraction)) for fraction in fractions]
         rows.append((f"{name}, top-1 in %", "".join(f"{_with_interval(row) if row else '':>24}" for row in found)))
     edges = Counter(edge.describe() for row in measured for edge in edges_of(row))
-    for text, number in edges.items():
-        rows.append(("beyond the grid", f"{text}, in {number} of {len(measured)} rows"))
+    for text, count in edges.items():
+        rows.append(("beyond the grid", f"{text}, in {count} of {len(measured)} rows"))
     return rows
 
 

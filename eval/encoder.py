@@ -11,14 +11,12 @@ import torch
 from eval.config import Initialisation
 from eval.result import EvaluationError
 from eval.schema import RunResult, read_run_result
-from pretrain.checkpoint import newest_checkpoint, read_checkpoint
+from pretrain.checkpoint import encoder_weights, newest_checkpoint, read_checkpoint
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.configio import validate
 from pretrain.models.config import EncoderSettings
 from pretrain.models.encoder import Encoder, build_encoder
 from pretrain.rundir import RunDirectory
-
-PREFIX = "encoder."
 
 
 @dataclass(frozen=True)
@@ -69,13 +67,10 @@ def load_encoder(
             f"{training.total_steps:,}: its last checkpoint is gone"
         )
     trained = validate(PretrainConfig, _plain(content["config"]), f"configuration in {path}")
-    if trained.encoder != config.encoder:
-        raise EvaluationError(f"{path} holds another encoder than {run.config}: {trained.encoder} != {config.encoder}")
     module = new_encoder(trained.encoder, seed=trained.seed)
     if initialisation == "pretrained":
-        weights = {key.removeprefix(PREFIX): value for key, value in content["model"].items() if key.startswith(PREFIX)}
         try:
-            module.load_state_dict(weights)
+            module.load_state_dict(encoder_weights(content))
         except RuntimeError as error:
             raise EvaluationError(f"{path} does not fit the encoder of {run.config}: {error}") from error
     module.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)

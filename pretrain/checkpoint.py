@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from pretrain.config import PretrainConfig
 from pretrain.configio import validate
@@ -137,6 +138,12 @@ class CheckpointStore:
         self._saved_step = state.step
 
 
+def encoder_weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The state dict of the encoder alone, out of what `read_checkpoint` gave."""
+    prefix = "encoder."
+    return {key.removeprefix(prefix): value for key, value in content["model"].items() if key.startswith(prefix)}
+
+
 def load_encoder(run: str | Path, *, checkpoint: str | Path | None = None) -> Encoder:
     """The encoder of a run directory's newest checkpoint (or of ``checkpoint``) on the CPU, frozen, in eval mode.
 
@@ -154,6 +161,5 @@ def load_encoder(run: str | Path, *, checkpoint: str | Path | None = None) -> En
     config = validate(PretrainConfig, content["config"], f"configuration in {path}")
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(config.encoder)
-    prefix = "encoder."
-    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in content["model"].items() if k.startswith(prefix)})
+    encoder.load_state_dict(encoder_weights(content))
     return encoder.requires_grad_(False).eval()
