@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -89,6 +90,9 @@ class Saved(Protocol):
 
     step: int
 
+    def check(self) -> None:
+        """Raises, on every rank, where this must not be kept."""
+
     def content(self) -> dict[str, Any]:
         """Everything that changes while training, as tensors and plain values."""
 
@@ -110,17 +114,46 @@ class CheckpointStore:
         every_s = self._config.checkpoint.every_s
         return every_s is not None and time.monotonic() - self._saved_at > every_s
 
-    def save(self, state: Saved) -> None:
-        """Write a checkpoint of ``state`` unless this step has one."""
-        if not self._world.is_first or state.step == self._saved_step:
+    def save(self, state: Saved, *, last: bool = False) -> None:
+        """Write a checkpoint of ``state`` unless this step has one. Collective: every rank calls this.
+
+        Raises TrainingDiverged where ``state`` holds numbers that are not finite, and CheckpointError where it cannot
+        be written, unless that is to be no more than told and this is not the ``last``; what was saved before stays.
+        """
+        if state.step == self._saved_step:
             return
+        state.check()
+        problem = self._written(state) if self._world.is_first else ""
+        self._saved_at = time.monotonic()
+        if agree_on(self._world, int(not problem)):
+            self._saved_step = state.step
+        elif last or self._config.checkpoint.on_error == "stop":
+            raise CheckpointError(problem or "the first rank could not write a checkpoint")
+        elif problem:
+            print(f"{problem}; training goes on (checkpoint.on_error=warn)", file=sys.stderr, flush=True)
+
+    def _written(self, state: Saved) -> str:
+        """What is wrong with the disk; empty where the checkpoint is there."""
+        try:
+            self._write(state)
+        except (OSError, RuntimeError) as error:  # torch's writer raises its own error about what the file raised
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            newest = newest_checkpoint(self._directory)
+            return (
+                f"the checkpoint of step {state.step} cannot be written to {self._directory}: "
+                f"{cause.strerror or cause}; the last one there: {newest.name if newest else 'none'}"
+            )
+        return ""
+
+    def _write(self, state: Saved) -> None:
         content = {
             "fingerprint": self._plan.fingerprint,
             "config": self._config.model_dump(mode="json"),
             **state.content(),
         }
         write_checkpoint(self._directory, content, keep=self._config.checkpoint.keep)
-        self._saved_step, self._saved_at = state.step, time.monotonic()
 
     def restore(self, state: Saved) -> None:
         """Continue from the newest checkpoint, if there is one. Collective: every rank calls this."""

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
+import os
 import re
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from pretrain.choices import OneOf
 from pretrain.errors import ConfigError, Problem, did_you_mean
+from pretrain.schema import brought_name, drop_of_other_kind, hint, walk
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# The configurations that come with the project; in a checkout and in a wheel they lie beside this package.
+SHIPPED = Path(__file__).resolve().parent.parent / "configs"
+
+
+def find_config(kind: str, given: Path, *, missing_ok: bool = False) -> Path:
+    """``given``, or the shipped configuration of that name: find_config("study", Path("quick")).
+
+    Raises ConfigError, listing the shipped names, where it is neither.
+    """
+    shipped = SHIPPED / kind / f"{given}.yaml"
+    if given.exists() or (missing_ok and not shipped.is_file()):
+        return given
+    if shipped.is_file():
+        return shipped
+    folder = SHIPPED / kind
+    names = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    other = [path.parent.name for path in SHIPPED.glob(f"*/{given}.yaml")]
+    near = f" (there is a {other[0]} configuration of that name)" if other else did_you_mean(given.stem, names)
+    raise ConfigError(str(given), [Problem("", f"no such file{near}; shipped with the project: {', '.join(names)}")])
 
 
 class _Loader(yaml.SafeLoader):
@@ -30,9 +48,13 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.YAMLError(f"line {line}: got a list or mapping as a key, expected a plain word")
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                line = key_node.start_mark.line + 1
                 raise yaml.YAMLError(f"line {line}: the key '{key}' is given twice")
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -55,9 +77,20 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str, source: str) -> Any:
     """Python value of a YAML text. Raises ConfigError naming ``source`` where the text is not YAML."""
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+        value = yaml.load(text, Loader=_Loader)
+        _refuse_circles(value, ())
+        return value
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not, a circle
         raise ConfigError(source, [Problem("", f"not valid YAML: {error}")]) from error
+
+
+def _refuse_circles(value: Any, above: tuple[int, ...]) -> None:
+    """Raises ValueError where an anchor stands inside of what it names."""
+    if isinstance(value, dict | list):
+        if id(value) in above:
+            raise ValueError("an anchor contains itself")
+        for part in value.values() if isinstance(value, dict) else value:
+            _refuse_circles(part, (*above, id(value)))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -110,6 +143,13 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     return result
 
 
+def override_text(value: Any) -> str:
+    """``value`` as the right side of ``key=value``, which reads it back as YAML."""
+    if isinstance(value, str) and parse_yaml(value, "") == value:
+        return value
+    return json.dumps(value)
+
+
 def deep_copy(data: Mapping[str, Any]) -> dict[str, Any]:
     """Copy of nested mappings; lists are copied, plain values shared."""
     return {
@@ -118,17 +158,42 @@ def deep_copy(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def validate(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
-    """``data`` as an instance of ``model``. Raises ConfigError with all problems at once."""
+def validate(model: type[Model], data: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Model:
+    """``data`` as an instance of ``model``. Raises ConfigError with all problems at once.
+
+    overrides: those that are in ``data`` already, so that a problem can say which of them it comes from.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(source, [_problem(model, data, detail) for detail in error.errors()]) from None
+        problems = [_problem(model, data, detail) for detail in error.errors()]
+        raise ConfigError(source, [_with_origin(problem, overrides) for problem in problems]) from None
 
 
-def load(model: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-    """The YAML file ``path`` with ``overrides`` as an instance of ``model``. Raises ConfigError."""
-    return validate(model, apply_overrides(read_yaml(path), overrides), str(path))
+def load(
+    model: type[Model], path: Path, overrides: Sequence[str] = (), *, tell: Callable[[str], None] | None = None
+) -> Model:
+    """The YAML file ``path`` with ``overrides`` as an instance of ``model``. Raises ConfigError.
+
+    An override that names another kind of a section, such as objective.name=byol, leaves out the file's settings that
+    only the kind before it has; ``tell`` gets a line that says so.
+    """
+    before = read_yaml(path)
+    data = apply_overrides(before, overrides)
+    keys = [override.partition("=")[0] for override in overrides]
+    dropped = drop_of_other_kind(model, before, data, keys)
+    if dropped and tell is not None:
+        tell(f"{path}: left out {', '.join(dropped)}, which the kind named on the command line does not have")
+    return validate(model, data, str(path), overrides)
+
+
+def _with_origin(problem: Problem, overrides: Sequence[str]) -> Problem:
+    """``problem`` with the override that gave the value, where one did."""
+    for override in reversed(overrides):
+        key = override.partition("=")[0]
+        if f"{problem.where}.".startswith(f"{key}.") or f"{key}.".startswith(f"{problem.where}."):
+            return Problem(problem.where, f"{problem.message} [command line: {override}]")
+    return problem
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -149,84 +214,34 @@ def dump_yaml(model: BaseModel) -> str:
 
 def _problem(model: type[BaseModel], data: Any, detail: ErrorDetails) -> Problem:
     location = [str(part) for part in detail["loc"]]
-    fields, path = _walk(model, data, location)
+    fields, path = walk(model, data, location)
     where = ".".join(path)
     given = detail.get("input")
     if detail["type"] == "extra_forbidden":
-        hint = did_you_mean(path[-1], fields)
-        return Problem(where, f"unknown key{hint}; valid here: {', '.join(sorted(fields))}")
+        known = "" if brought_name(model, path) else f"; valid here: {', '.join(sorted(fields))}"
+        return Problem(where, f"unknown key{hint(model, path, fields)}{known}")
     if detail["type"] == "missing":
-        return Problem(where, f"is missing; {_lower(detail['msg'])}")
+        return Problem(where, "is required")
     message = _lower(detail["msg"]).removeprefix("value error, ")
     if detail["type"] == "value_error":
         return Problem(where, message)
-    hint = ""
+    near = ""
     expected = detail.get("ctx", {}).get("expected")
     if expected is not None and isinstance(given, str):
-        hint = did_you_mean(given, re.findall(r"'([^']*)'", str(expected)))
+        near = did_you_mean(given, re.findall(r"'([^']*)'", str(expected)))
     key = str(detail.get("ctx", {}).get("discriminator", "")).strip("'")
     if detail["type"] == "union_tag_not_found":
-        return Problem(f"{where}.{key}", "is missing; expected the kind of this section")
+        return Problem(f"{where}.{key}", "is required: it names the kind of this section")
     if detail["type"] == "union_tag_invalid":
         tags = str(detail["ctx"]["expected_tags"])
         tag = str(detail["ctx"]["tag"])
         names = re.findall(r"'([^']*)'", tags)
         return Problem(f"{where}.{key}", f"got '{tag}', expected one of {', '.join(names)}{did_you_mean(tag, names)}")
-    return Problem(where, f"got {given!r}; {message}{hint}")
+    return Problem(where, f"got {given!r}; {message}{near}")
 
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _walk(model: type[BaseModel], data: Any, location: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(keys valid beside the last part of ``location``, ``location`` without the tags that name a union's member).
-
-    data: what was given; it names own code, whose keys are those of its settings.
-    """
-    fields = dict(model.model_fields)
-    path: list[str] = []
-    pending: list[type[BaseModel]] = []
-    for part in location:
-        tagged = [member for member in pending if part in _names(member)]
-        if tagged and len(pending) > 1:
-            pending, fields = tagged, dict(tagged[0].model_fields)
-            continue
-        path.append(part)
-        data = data.get(part) if isinstance(data, Mapping) else None
-        if part in fields:
-            pending = _members(fields[part], data)
-            if len(pending) == 1:
-                fields = dict(pending[0].model_fields) if part != location[-1] else fields
-    return list(fields), path
-
-
-def _members(field: FieldInfo, data: Any) -> list[type[BaseModel]]:
-    """The sections that the field may hold; of own code the one that ``data`` names."""
-    choice = next((found for found in field.metadata if isinstance(found, OneOf)), None)
-    if choice is None:
-        return _models(field.annotation)
-    own = None
-    with contextlib.suppress(ValueError):
-        own = choice.own(data)
-    return [own] if own is not None else list(choice.members)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
-        return [found for argument in typing.get_args(annotation) for found in _models(argument)]
-    return []
-
-
-def _names(model: type[BaseModel]) -> tuple[Any, ...]:
-    """Values that the field by which a union's members are told apart may have."""
-    for key in ("name", "architecture"):
-        field = model.model_fields.get(key)
-        if field is not None and typing.get_origin(field.annotation) is typing.Literal:
-            return typing.get_args(field.annotation)
-    return ()
 
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -244,11 +259,26 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[tuple[float, float], Field(strict=False)]
 
 
+def _expanded(given: Any) -> Any:
+    """A path with ``~`` and ``$VARIABLE`` as a shell reads them. Raises ValueError for a variable that is not set."""
+    if not isinstance(given, str):
+        return given
+    unset = [name for name in re.findall(r"\$\{?(\w+)", given) if name not in os.environ]
+    if unset:
+        raise ValueError(f"got '{given}', but there is no variable ${unset[0]}")
+    return os.path.expanduser(os.path.expandvars(given))
+
+
 # YAML has neither tuples nor paths, so these two convert in spite of the strict schema.
-FilePath = Annotated[Path, Field(strict=False)]
+FilePath = Annotated[Path, Field(strict=False), BeforeValidator(_expanded)]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are refused, values are not converted, instances do not change."""
+    """Base of every section: unknown keys are refused, values are not converted, instances do not change.
+
+    known_as: what other projects call a setting, to the name that it has here.
+    """
+
+    known_as: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

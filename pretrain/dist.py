@@ -1,8 +1,11 @@
-"""The process group: the one place that reads what torchrun or Slurm say about ranks."""
+"""The process group: who takes part, on which device, and how they talk."""
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +17,17 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from pretrain.collectives import Group
+from pretrain.ranks import (
+    local_rank_from_environment,
+    rank_from_environment,
+    ranks_per_node_from_environment,
+    restarts_from_environment,
+    world_size_from_environment,
+)
 
 TIMEOUT_S = 600
+AGREE_EVERY_S = 3.0  # short beside the grace before a preemption (30 s and more), long beside a message (1 ms)
+MOST_STEPS_BETWEEN = 100  # a stall after quick steps would else stretch the wait as often
 
 
 @dataclass(frozen=True)
@@ -46,21 +58,6 @@ class World:
     def is_first(self) -> bool:
         """True on the one rank that writes files."""
         return self.rank == 0
-
-
-def world_size_from_environment() -> int:
-    """Ranks that the launcher promises: WORLD_SIZE, or 1 where there was no launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank_from_environment() -> int:
-    """Rank that the launcher gave this process: RANK, or 0 where there was no launcher."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def ranks_per_node_from_environment() -> int:
-    """Ranks on this node: torchrun's LOCAL_WORLD_SIZE; all of them where there was no launcher."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size_from_environment()))
 
 
 def block_of_ranks(world: World, size: int) -> Group:
@@ -94,11 +91,10 @@ def open_world(device: str = "auto", *, backend: str | None = None, timeout_s: f
         return
     backend = backend or ("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     timeout = timedelta(seconds=timeout_s)
+    _check_address()
     _join(backend, timeout)
-    try:
-        yield World(rank, size, chosen, _open_groups(timeout))
-    finally:
-        dist.destroy_process_group()
+    yield World(rank, size, chosen, _open_groups(timeout))
+    dist.destroy_process_group()  # not after an error: it would wait for ranks that wait for this one
 
 
 def _open_groups(timeout: timedelta) -> Groups:
@@ -117,8 +113,9 @@ def _join(backend: str, timeout: timedelta) -> None:
     torchrun keeps its store when it starts a node's ranks again, and with it the addresses of those that are gone; on
     one node all ranks agree on how often that was. (Between nodes they may not; `launch` makes torchrun open another.)
     """
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if restarts == "0" or ranks_per_node_from_environment() < world_size_from_environment():
+    _check_store()
+    restarts = restarts_from_environment()
+    if restarts == 0 or ranks_per_node_from_environment() < world_size_from_environment():
         dist.init_process_group(backend, timeout=timeout)
         return
     store, rank, size = next(rendezvous("env://", timeout=timeout))
@@ -126,11 +123,42 @@ def _join(backend: str, timeout: timedelta) -> None:
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
 
 
+def _check_address() -> None:
+    """Warn where other nodes would be told a loopback address of this one; harmless where all nodes are one host."""
+    if ranks_per_node_from_environment() == world_size_from_environment() or "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    try:
+        address = socket.gethostbyname(name := socket.gethostname())
+    except OSError:
+        return
+    if address.startswith("127."):
+        there = ", ".join(interface for _, interface in socket.if_nameindex() if interface != "lo")
+        message = (
+            f"GLOO_SOCKET_IFNAME is not set, and the name {name} of this host stands for {address} (see /etc/hosts), "
+            f"where other nodes cannot reach it; if ranks do not meet, set it to the interface that they reach: {there}"
+        )
+        if local_rank_from_environment() == 0:
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _check_store() -> None:
+    """Raises RuntimeError where torchrun, which keeps the store, has ended: torch would wait for it for minutes."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    try:
+        socket.create_connection(address, timeout=10).close()
+    except ConnectionRefusedError:
+        raise RuntimeError(f"torchrun has ended: its store at {address[0]}:{address[1]} is closed") from None
+    except OSError:
+        return  # a slow network, which torch waits for
+
+
 def _device(device: str, *, shared: bool) -> torch.device:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count()
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_rank = local_rank_from_environment()
     if shared and count:
         local_rank %= count
     if local_rank >= count:
@@ -142,13 +170,36 @@ def _device(device: str, *, shared: bool) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def any_rank(world: World, flag: bool) -> bool:
-    """True on every rank if ``flag`` is true on at least one. Collective: every rank calls this."""
-    if world.size == 1:
-        return flag
-    votes = torch.tensor([int(flag)], dtype=torch.int32)
-    dist.all_reduce(votes, dist.ReduceOp.MAX, group=world.groups.control)
-    return bool(votes.item())
+class Agreement:
+    """Makes what single ranks ask for a decision of all, after the same step on every rank and every few seconds.
+
+    How many steps that is, the ranks settle each time by the slowest of them: clocks differ, and no rank may ask alone.
+    """
+
+    def __init__(self, world: World, every_s: float = AGREE_EVERY_S) -> None:
+        self._world, self._every_s = world, every_s
+        self._between = self._left = 1
+        self._settled_at = time.monotonic()
+
+    def reached(self, *asked: bool) -> tuple[bool, ...]:
+        """For each question whether at least one rank asked it; all False where it is not yet time.
+
+        Collective: every rank calls this once after each step.
+        """
+        if self._world.size == 1:
+            return asked
+        self._left -= 1
+        if self._left > 0:
+            return (False,) * len(asked)
+        now = time.monotonic()
+        in_time = self._every_s * self._between / max(now - self._settled_at, 1e-9)
+        mine = min(in_time, 2.0 * self._between, MOST_STEPS_BETWEEN)  # the first steps tell little
+        votes = torch.tensor([-mine, *map(float, asked)], dtype=torch.float64)
+        dist.all_reduce(votes, dist.ReduceOp.MAX, group=self._world.groups.control)
+        fewest, *answers = votes.tolist()
+        self._between = self._left = max(1, int(-fewest))
+        self._settled_at = now
+        return tuple(answer > 0 for answer in answers)
 
 
 def agree_on(world: World, value: int) -> int:

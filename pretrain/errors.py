@@ -32,6 +32,14 @@ class ConfigError(ValueError):
         super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
 
 
+class TrainingDiverged(RuntimeError):
+    """Numbers of a training that are not finite; ``step``: the first step, counted from 1, in which they were seen."""
+
+    def __init__(self, step: int, message: str) -> None:
+        self.step = step
+        super().__init__(message)
+
+
 def did_you_mean(given: str, valid: Iterable[str]) -> str:
     """`` (did you mean 'temperature'?)`` if something valid is close to what was given, else ``""``."""
     close = difflib.get_close_matches(given, list(valid), n=1, cutoff=0.6)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 DASH = "\N{EN DASH}"
 
@@ -24,3 +26,13 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def command(name: str, module: str) -> str:
+    """How this process was asked for: ``bigbatch NAME`` by the console script, else ``python -m MODULE``."""
+    return f"bigbatch {name}" if Path(sys.argv[0]).stem == "bigbatch" else f"python -m {module}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 run``, ``2,048 runs``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -17,12 +17,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.batch import Batch, StepContext
 from pretrain.gradients import GradientAverager
+from pretrain.losses.diagnostics import embedding_diagnostics
 from pretrain.numerics import full_float32
 from pretrain.objectives.base import Objective, ObjectiveOutput
 
 
 class StepOutput(NamedTuple):
-    """loss: scalar; metrics: scalars on the device; features_bF: of the first view of the first micro-batch.
+    """loss, gradient_norm: scalars; metrics: scalars on the device; features_bF: of the first view of the first
+    micro-batch. gradient_norm is the same on every rank, and not finite where the loss of any rank is not.
 
     The first of n micro-batches holds the images 0, n, 2n, ... of this rank. Nothing here has a graph.
     """
@@ -30,6 +32,7 @@ class StepOutput(NamedTuple):
     loss: Tensor
     metrics: dict[str, Tensor]
     features_bF: Tensor
+    gradient_norm: Tensor
 
 
 def forward_backward(
@@ -52,7 +55,10 @@ def forward_backward(
         output, features = _cached(objective, parts, batch.labels, context)
     gradients.average_over_ranks()
     images = len(features) // batch.views.shape[1]
-    return StepOutput(output.loss.detach(), output.metrics, features.detach()[:images])
+    norms = torch._foreach_norm([p.grad for p in objective.parameters() if p.grad is not None])
+    gradient_norm = torch.linalg.vector_norm(torch.stack(norms))
+    metrics = output.metrics | ({"gradient_norm": gradient_norm} if context.measure else {})
+    return StepOutput(output.loss.detach(), metrics, features.detach()[:images], gradient_norm)
 
 
 def _loss_and_gradient(
@@ -63,8 +69,12 @@ def _loss_and_gradient(
     with full_float32():
         output = objective.loss(embeddings, labels, context)
         torch.autograd.backward(output.loss)
+        if context.measure:
+            compared = objective.compared(embeddings.detach())
+            output = output._replace(metrics=output.metrics | embedding_diagnostics(compared, objective.group))
     assert embeddings.grad is not None, "the loss is a function of the embeddings"
-    return output, embeddings.grad
+    # Times 1, or not a number: a loss that is not finite on one rank must show in the gradient that all ranks share.
+    return output, embeddings.grad.mul_(output.loss.detach() * 0 + 1)
 
 
 def _cached(

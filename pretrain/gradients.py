@@ -2,7 +2,8 @@
 
 Buckets are fixed by the order of the parameters, from the first step on. DistributedDataParallel rebuilds its buckets
 after its first step, so that a resumed run adds in another order than the undisturbed one; here both add alike, and a
-resumed run ends in the same weights bit for bit.
+resumed run ends in the same weights bit for bit: on CPUs, and on GPUs with `precision.deterministic`, without which
+cuDNN's weight gradients add in an order of their own.
 """
 
 from __future__ import annotations

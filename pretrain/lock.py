@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pretrain.errors import ConfigError, Problem
 from pretrain.preemption import VARIABLE, job_state, signals_blocked
 
@@ -32,6 +34,8 @@ TOUCH_EVERY_S = 10.0
 SILENT_S = 45.0
 # How often a lock that is taken is tried again while its holder may still end.
 RETRY_S = 0.2
+# The start of a process is told in ticks of a hundredth of a second, from a boot time that is rounded.
+SAME_START_S = 2.0
 
 
 class DirectoryInUse(ConfigError):
@@ -93,18 +97,27 @@ def lock_owner(directory: Path) -> dict[str, Any]:
         os.close(descriptor)
 
 
-def process_exists(pid: int) -> bool:
-    """True when a process of this host has the number ``pid`` and has not ended (a zombie has)."""
+def process_started(pid: int) -> float | None:
+    """When the process ``pid`` of this host started, by the system's clock; None where there is none."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def process_exists(pid: int, started: float | None = None) -> bool:
+    """True when a process of this host has the number ``pid`` and has not ended (a zombie has).
+
+    started: what `process_started` said of the process that is meant; one that started at another time is a stranger.
+    """
+    try:
+        process = psutil.Process(pid)
+        same = started is None or abs(process.create_time() - started) < SAME_START_S
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:
+        return started is None
+    except psutil.Error:
         return False
-    except PermissionError:
-        return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:  # no /proc here, or it ended just now
-        return not Path("/proc/self").exists()
 
 
 def _read_owner(descriptor: int) -> dict[str, Any]:
@@ -119,6 +132,7 @@ def _read_owner(descriptor: int) -> dict[str, Any]:
 def _write_owner(descriptor: int) -> None:
     job = os.environ.get(VARIABLE)
     owner = {"host": platform.node(), "pid": os.getpid(), "started": time.time(), "job": job}
+    owner["process_started"] = process_started(os.getpid())
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(owner).encode(), 0)
 
@@ -167,7 +181,8 @@ def _name(owner: dict[str, Any]) -> str:
 
 def _in_use(path: Path, owner: dict[str, Any]) -> str:
     pid = owner.get("pid")
-    if owner.get("host") == platform.node() and isinstance(pid, int) and not process_exists(pid):
+    here = owner.get("host") == platform.node() and isinstance(pid, int)
+    if here and not process_exists(owner["pid"], owner.get("process_started")):
         return (
             f"was in use by {_name(owner)}, which is gone, but a job that it started still runs; wait for it, or stop "
             f"it: fuser -k -TERM {path}"

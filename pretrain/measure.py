@@ -101,18 +101,20 @@ class SyncCost(NamedTuple):
 class StepCosts(NamedTuple):
     """What of one training step is batch norm's communication and what is the loss, measured at the start of a run."""
 
-    sync: SyncCost
+    sync: SyncCost | None  # None: unknown, of another library's batch norm
     loss_seconds: float
 
     def describe(self) -> str:
         """Lines for a person."""
-        lines = [f"  batch norm's gathers  {self.sync.describe()}, measured"] if self.sync.gathers else []
+        lines = [f"  batch norm's gathers  {self.sync.describe()}, measured"] if self.sync and self.sync.gathers else []
         return "\n".join([*lines, f"  the loss              {1e3 * self.loss_seconds:.2f} ms per step, measured"])
 
 
 def measure_step_costs(objective: Objective, config: PretrainConfig, plan: TrainPlan) -> StepCosts:
     """Costs of a step of ``plan`` on these ranks. Collective: every rank calls this."""
-    sync = measure_sync_cost(objective, next(objective.parameters()).device, micro_batches=plan.micro_batches)
+    sync, device = None, next(objective.parameters()).device
+    if config.batch_norm_library == "bigbatch":
+        sync = measure_sync_cost(objective, device, micro_batches=plan.micro_batches)
     loss_seconds = measure_loss_seconds(
         objective,
         images=plan.batch_size_per_rank,

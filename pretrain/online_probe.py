@@ -1,7 +1,8 @@
 """A linear classifier that learns on the encoder's features while the encoder trains, and teaches it nothing.
 
 It shows how accuracy grows; what is reported of a finished run is the separate evaluation's. Its input is detached, it
-has its own parameters and optimizer, and training is the same bit for bit with and without it.
+has its own parameters and optimizer, and training is the same bit for bit with and without it
+(where the device repeats itself: see `precision.deterministic`).
 
     x = (f - mean) / std / sqrt(F)          mean, std: running moments of the features, as of the step before
     W <- W - lr (g + m v),  v <- m v + g    g: gradient of the softmax cross-entropy over the global batch (Nesterov)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pretrain.config import PretrainConfig, run_fingerprint
 from pretrain.errors import ConfigError, Problem
@@ -40,6 +40,10 @@ class TrainPlan:
     feature_width: int
     loss_bytes_per_rank: int
     checkpoint_every_steps: int
+    data: str | None = None  # checksum of the images and labels, where they have been written
+    decay: Literal["cosine", "linear", "steps", "none"] = "cosine"
+    steps_at: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()  # of the objective
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -51,7 +55,14 @@ class TrainPlan:
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of the step after ``step`` finished ones."""
-        return lr_at(step, peak=self.peak_learning_rate, warmup_steps=self.warmup_steps, total_steps=self.total_steps)
+        return lr_at(
+            step,
+            peak=self.peak_learning_rate,
+            warmup_steps=self.warmup_steps,
+            total_steps=self.total_steps,
+            decay=self.decay,
+            steps_at=self.steps_at,
+        )
 
     def describe(self) -> str:
         """Table for a person, one line per number."""
@@ -61,14 +72,24 @@ class TrainPlan:
             ("batch norm sees", self._batch_norm()),
             ("images", f"{self.images:,} ({self.images_dropped_per_epoch} dropped at the end of each epoch)"),
             ("steps", f"{self.total_steps:,} ({self.steps_per_epoch:,} per epoch), {self.warmup_steps:,} of warm-up"),
-            ("peak learning rate", f"{self.peak_learning_rate:.6g}"),
+            ("peak learning rate", f"{self.peak_learning_rate:.6g}, {self._decay()}"),
             ("negatives per anchor", f"{self.negatives_per_anchor:,}" if self.negatives_per_anchor else "none"),
             ("features", f"{self.feature_width}"),
             ("memory of the loss", f"{size} per rank"),
+            *(("objective", note) for note in self.notes),
             ("fingerprint", self.fingerprint),
         ]
         lines = [f"  {name:<22}{value}" for name, value in rows]
         return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings())])
+
+    def _decay(self) -> str:
+        match self.decay:
+            case "none":
+                return "constant after the warm-up"
+            case "steps":
+                return f"a tenth from {', '.join(f'{share:.0%}' for share in self.steps_at)} of the steps on, each"
+            case _:
+                return f"{self.decay} to 0"
 
     def _batch_norm(self) -> str:
         images = f"{self.batch_norm_images:,} images at a time"
@@ -119,10 +140,11 @@ def make_plan(
     world_size: int,
     ranks_per_node: int | None = None,
     source: str = "configuration",
+    data: str | None = None,
 ) -> TrainPlan:
     """Plan of ``config`` on ``world_size`` ranks with ``images`` images in its split.
 
-    ranks_per_node: None stands for one node.
+    ranks_per_node: None stands for one node. data: checksum of what the split holds.
     Raises ConfigError with everything that cannot be run, and the nearest values that could be.
     """
     norm_ranks = batch_norm_ranks(
@@ -150,11 +172,15 @@ def make_plan(
         total_steps=total_steps,
         stop_step=min(total_steps, config.run.stop_after_steps or total_steps),
         warmup_steps=epochs_to_steps(schedule.warmup_epochs, steps_per_epoch) if config.epochs else 0,
-        peak_learning_rate=learning_rate(schedule.rule, schedule.base_learning_rate, batch),
+        peak_learning_rate=learning_rate(schedule.scaling, schedule.base_learning_rate, batch),
         negatives_per_anchor=config.objective.negatives_per_anchor(batch),
         feature_width=config.encoder.feature_width,
         loss_bytes_per_rank=config.objective.loss_bytes(loss_batch(config, world_size)),
         checkpoint_every_steps=config.checkpoint.every_steps or steps_per_epoch,
+        data=data,
+        decay=schedule.decay,
+        steps_at=schedule.steps_at,
+        notes=config.objective.notes(),
     )
 
 

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, and the requeueing of its Slurm job. Torch-free.
+"""Signals that ask a run to stop, what ends with torchrun, and the requeueing of a Slurm job. Torch-free.
 
 A signal handler only sets a flag; the loop saves and leaves at the next step boundary. Then the job is requeued, if the
 launcher marked it so: a run started by hand inside an allocation must not requeue that allocation.
@@ -7,18 +7,23 @@ launcher marked it so: a run started by hand inside an allocation must not reque
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
-# Slurm sends USR2 ahead of a time limit or a preemption (as submitit asks it to), and TERM at the end.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+from pretrain.ranks import rank_from_environment
+
+# Slurm sends USR2 ahead of a time limit or a preemption (as submitit asks it to), and TERM at the end; Ctrl-C is INT.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 # What a run that was asked to stop, and saved, exits with (EX_TEMPFAIL: try again later).
 EXIT_CODE = 75
+# What a command that keeps nothing, or has kept it all along, exits with after Ctrl-C, as a shell would say it.
+INTERRUPTED = 128 + signal.SIGINT
 # Set by the launcher to the job's number, e.g. 1234_5 for an element of an array.
 VARIABLE = "BIGBATCH_REQUEUE_JOB"
 ANSWER_S = 30.0  # how long a command of Slurm's may take; a controller that is slower counts as silent
@@ -36,13 +41,38 @@ class Preemption:
     def install(self) -> Preemption:
         """Listen for the signals from now on, and for those that were blocked so far; call from the main thread."""
         for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+            if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # a shell's background job
+                signal.signal(number, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)  # the second one is not a request
+            if rank_from_environment() == 0:
+                os.write(2, b"\nCtrl-C: saving after this step (once more: end at once, without saving)\n")
         self.requested = True
-        self.signal_name = signal.Signals(number).name
+        self.signal_name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+def interruptible(command: Callable[[], int]) -> int:
+    """Exit status of ``command``; where Ctrl-C ends it, INTERRUPTED and one line in place of a traceback."""
+    try:
+        return command()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one does not wait for what is left to tidy up
+        if rank_from_environment() == 0:
+            print("\ninterrupted; rerun the same command to continue", file=sys.stderr)
+        return INTERRUPTED
+
+
+def end_with_torchrun() -> None:
+    """From now on this process, if torchrun started it, is killed when torchrun dies, however that dies.
+
+    It would hold the run's lock and wait for a store that is gone. Where torchrun was gone before, `open_world` raises.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def block_signals() -> None:

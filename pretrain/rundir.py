@@ -50,6 +50,11 @@ class RunDirectory:
         return self.path / "progress.json"
 
     @property
+    def divergence(self) -> Path:
+        """Where a run met numbers that are not finite; gone once it has finished."""
+        return self.path / "divergence.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -100,7 +105,7 @@ def read_json(path: Path) -> Any:
     """Value of a JSON file. Raises FileNotFoundError, or ValueError naming the file where it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSON's or the encoding's
         raise ValueError(f"{path} is damaged: {error}") from error
 
 

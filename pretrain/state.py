@@ -10,6 +10,8 @@ import torch
 from pretrain.config import PretrainConfig
 from pretrain.data.catalog import read_manifest
 from pretrain.dist import World, block_of_ranks, broadcast_from_first
+from pretrain.divergence import FiniteGuard, all_finite
+from pretrain.errors import TrainingDiverged
 from pretrain.models.sync_batch_norm import synchronise_batch_norm
 from pretrain.numerics import set_network_numerics, set_numerics
 from pretrain.objectives.base import Objective, build_objective
@@ -25,6 +27,7 @@ class TrainState:
     objective: Objective
     optimizer: torch.optim.Optimizer
     probe: OnlineProbe
+    finite: FiniteGuard
     step: int = 0
     train_seconds: float = 0.0
     restarts: int = 0
@@ -38,7 +41,14 @@ class TrainState:
             "online_probe": self.probe.state_dict(),
             "train_seconds": self.train_seconds,
             "restarts": self.restarts,
+            "skipped_steps": self.finite.skipped,
         }
+
+    def check(self) -> None:
+        """Waits for the device. Raises TrainingDiverged where this is not a state to go on from."""
+        self.finite.check()
+        if not all_finite([*self.objective.parameters(), *self.objective.buffers()]):
+            raise TrainingDiverged(self.step, "the weights are not finite numbers")
 
     def take(self, content: dict[str, Any]) -> None:
         """Go on from a checkpoint's content."""
@@ -55,6 +65,7 @@ class TrainState:
         self.step = content["step"]
         self.train_seconds = content["train_seconds"]
         self.restarts = content["restarts"] + 1
+        self.finite.skipped = content.get("skipped_steps", 0)
 
 
 def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainState:
@@ -74,4 +85,4 @@ def build_state(config: PretrainConfig, plan: TrainPlan, world: World) -> TrainS
     probe = OnlineProbe(
         objective.encoder.feature_width, classes=classes if config.log.online_probe else 0, group=world.groups.gradients
     ).to(world.device)
-    return TrainState(objective, optimizer, probe)
+    return TrainState(objective, optimizer, probe, FiniteGuard(objective, skips=config.precision.skip_nonfinite_steps))

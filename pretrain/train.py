@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
 from pretrain.batch import Batch, StepContext
-from pretrain.checkpoint import CheckpointStore
+from pretrain.checkpoint import CheckpointStore, newest_checkpoint
 from pretrain.config import PretrainConfig
 from pretrain.data.loader import Loader, build_loader
 from pretrain.data.prefetch import on_device
-from pretrain.dist import World, any_rank, mean_over_ranks
+from pretrain.dist import Agreement, World, mean_over_ranks
+from pretrain.divergence import explained
+from pretrain.errors import TrainingDiverged
+from pretrain.format import command
 from pretrain.forward_backward import forward_backward
 from pretrain.gradients import GradientAverager
 from pretrain.measure import StepCosts, measure_step_costs, peak_memory_bytes
-from pretrain.metrics import MetricsLog, TrainingDiverged
+from pretrain.metrics import MetricsLog
 from pretrain.plan import TrainPlan
 from pretrain.preemption import Preemption, signals_blocked
 from pretrain.rundir import RunDirectory, read_json_lines, write_json
@@ -40,16 +44,13 @@ def result_of(
         "train_seconds": state.train_seconds,
         "images_per_second": rate,
         "world_size": plan.world_size,
-        "sync_batch_norm_seconds_per_step": costs.sync.seconds if costs else None,
+        "sync_batch_norm_seconds_per_step": costs.sync.seconds if costs and costs.sync else None,
         "loss_seconds_per_step": costs.loss_seconds if costs else None,
         "peak_memory_bytes": peak_memory_bytes(next(state.objective.parameters()).device),
         "final": {name: value for name, value in rows[-1].items() if name not in ("step", "epoch")} if rows else {},
         "restarts": state.restarts,
+        "skipped_steps": state.finite.skipped,
     }
-
-
-# Ranks agree on a signal this often, so that they do not wait for one another at every step.
-AGREE_EVERY_STEPS = 5
 
 
 def train(
@@ -59,12 +60,16 @@ def train(
 
     Collective: every rank calls this. Raises TrainingDiverged.
     """
+    tell: Callable[[str], None] = partial(print, flush=True) if world.is_first else lambda line: None
+    tell("starting (the first start in a fresh tree compiles the loader's kernels, about 20 s)")
     state = build_state(config, plan, world)
     store = CheckpointStore(config, plan, directory, world)
     store.restore(state)
+    if state.step:
+        tell(f"resuming from step {state.step:,} of {plan.total_steps:,}")
     costs = measure_step_costs(state.objective, config, plan) if plan.total_steps else None
-    if costs and world.is_first:
-        print(costs.describe(), flush=True)
+    if costs:
+        tell(costs.describe())
     with signals_blocked():
         log = MetricsLog(config, plan, directory, first_step=state.step, writes=world.is_first)
         opened = contextlib.closing(open_loader(config, world))
@@ -72,15 +77,19 @@ def train(
     try:
         with opened as loader:
             finished = run_steps(plan, world, state, loader, log, store, preemption)
-        store.save(state)
+        store.save(state, last=True)
         ending = "finished" if finished else "stopped"
-    except TrainingDiverged:
+    except TrainingDiverged as error:
         ending = "diverged"
-        raise
+        raise explained(error, config, plan, directory, writes=world.is_first) from None
     finally:
         log.close(ending)
     if finished and world.is_first:
-        write_json(directory.result, result_of(config, plan, state, costs, directory))
+        directory.divergence.unlink(missing_ok=True)
+        result = {**result_of(config, plan, state, costs, directory), "health": log.health._asdict()}
+        write_json(directory.result, result)
+        tell(f"weights: {newest_checkpoint(directory.checkpoints)}")
+        tell(f"next: {command('eval', 'eval')} linear {directory.path}")
     return finished
 
 
@@ -96,26 +105,30 @@ def run_steps(
     """The loop. True when all steps are done, False when the ranks agreed to stop."""
     objective, optimizer, clock = state.objective.train(), state.optimizer, Clock(state.train_seconds)
     gradients = GradientAverager(list(objective.parameters()), world.groups.gradients)
+    agreement = Agreement(world)
     for batch in batches(loader, plan, world, first_step=state.step):
         # Set, not scheduled: a function of the step needs no state, and a resumed run has the same.
         set_learning_rate(optimizer, plan.learning_rate_at(state.step))
         context = step_context(state.step, plan, measure=log.due(state.step + 1))
+        state.finite.before_step()
         output = forward_backward(objective, gradients, batch, context, micro_batches=plan.micro_batches)
-        state.probe.learn(output.features_bF, batch.labels[:: plan.micro_batches], context)
-        optimizer.step()
+        if state.finite.accepts(output.gradient_norm, step=state.step + 1):
+            state.probe.learn(output.features_bF, batch.labels[:: plan.micro_batches], context)
+            optimizer.step()
+            objective.after_optimizer_step(context)
         # To None, so that the first gradient of a step is stored, not added to zeros.
         optimizer.zero_grad(set_to_none=True)
-        objective.after_optimizer_step(context)
         state.step, state.train_seconds = state.step + 1, clock.seconds()
         if context.measure:
             # The one place where the host waits for the device.
             log.log(state.step, mean_over_ranks(world, output.metrics | state.probe.metrics(context)))
+            state.finite.check()
         # A signal reaches one rank; all stop after the same step, or those that go on would wait for it for ever.
-        if state.step % AGREE_EVERY_STEPS == 0 and any_rank(world, preemption.requested):
+        stop, late = agreement.reached(preemption.requested, store.is_late())
+        if stop:
             preemption.agreed = True
             break
-        # Only the first rank writes, so the others need not know whether it is late.
-        if state.step % plan.checkpoint_every_steps == 0 or store.is_late():
+        if late or state.step % plan.checkpoint_every_steps == 0:
             store.save(state)
     return state.step == plan.total_steps
 

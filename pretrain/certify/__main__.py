@@ -6,15 +6,19 @@ python -m pretrain.certify --loss MODULE:NAME [argument=value ...]
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.config import PretrainConfig
-from pretrain.configio import apply_overrides, load
+from pretrain.configio import apply_overrides, find_config, load
 from pretrain.errors import ConfigError
+from pretrain.format import command
 from pretrain.plan import make_plan
+from pretrain.preemption import interruptible
+from pretrain.ranks import ranks_per_node_from_environment, world_size_from_environment
 
 DEFAULT_BATCH = 4096
 TIMEOUT_S = 60
@@ -22,10 +26,10 @@ TIMEOUT_S = 60
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 where every check passed, 1 where one failed, 2 for a bad configuration."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_intermixed_args(arguments)
     if given.loss is not None:
         return _judge(given.loss, given.overrides, given.output)
-    from pretrain.dist import open_world, ranks_per_node_from_environment, world_size_from_environment
+    from pretrain.dist import open_world
 
     ranks, per_node = world_size_from_environment(), ranks_per_node_from_environment()
     try:
@@ -36,19 +40,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    from pretrain.certify.run import certify, report
+    from pretrain.certify.run import RanksStuck, certify, report
 
     with open_world(config.device, backend=given.backend, timeout_s=TIMEOUT_S) as world:
         start = time.perf_counter()
-        results = certify(config, world, ranks_per_node=per_node)
-        if world.is_first:
+        stuck, reporter = False, 0
+        try:
+            results = certify(config, world, ranks_per_node=per_node)
+        except RanksStuck as error:
+            results, reporter, stuck = error.results, error.reporter, True
+        if world.rank == reporter:
             report(results, config, world, time.perf_counter() - start, given.output)
+        if stuck:  # leaving in good order would wait for those that wait for this one
+            time.sleep(0.0 if world.rank == reporter else 5.0)
+            sys.stdout.flush()
+            os._exit(1)
     return 0 if all(result.passed for result in results) else 1
 
 
 def _judge(path: str, overrides: list[str], output: Path) -> int:
     from pretrain.certify.losses import LossToJudge, as_json, judge, show
-    from pretrain.dist import world_size_from_environment
     from pretrain.rundir import write_json
 
     try:
@@ -67,7 +78,7 @@ def _judge(path: str, overrides: list[str], output: Path) -> int:
 
 def _config(path: Path | None, overrides: list[str], ranks: int) -> PretrainConfig:
     if path is not None:
-        return load(PretrainConfig, path, overrides)
+        return load(PretrainConfig, find_config("pretrain", path), overrides)
     if overrides:
         raise SystemExit("section.key=value needs --config CONFIG")
     return PretrainConfig(global_batch_size=DEFAULT_BATCH // ranks * ranks)
@@ -75,7 +86,7 @@ def _config(path: Path | None, overrides: list[str], ranks: int) -> PretrainConf
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pretrain.certify",
+        prog=command("certify", "pretrain.certify"),
         description="Measure on this machine, with these ranks, that W ranks compute what one rank computes: losses, "
         "gradients, batch norm, LARS, data order; and what that costs. Start it as training is started.",
         epilog="example: torchrun --nproc-per-node 2 -m pretrain.certify --config configs/pretrain/cifar10.yaml",
@@ -93,4 +104,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -137,10 +137,10 @@ def on_one_rank(harness: Harness, objective: Objective, group: Group) -> Objecti
     return alone.to(harness.world.device).train()
 
 
-def global_batch(images: int, seed: int) -> Batch:
+def global_batch(images: int, seed: int, side_px: int = IMAGE_SIDE_PX) -> Batch:
     """Noise of a different brightness in each image: (G, 2, 3, S, S) uint8, with labels. The same on every rank."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (images, 2, 3, IMAGE_SIDE_PX, IMAGE_SIDE_PX)
+    shape = (images, 2, 3, side_px, side_px)
     noise = torch.rand(shape, generator=generator) * torch.rand(images, 1, 1, 1, 1, generator=generator)
     return Batch((255 * noise).to(torch.uint8), torch.arange(images) % CLASSES, torch.arange(images))
 

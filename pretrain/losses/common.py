@@ -44,6 +44,18 @@ def off_diagonal_squares(matrix_DD: Tensor) -> Tensor:
     return (matrix_DD - torch.diag(matrix_DD.diagonal())).square().sum()
 
 
+SHORTEST = 1e-6  # of an embedding that has a direction: training keeps lengths near 1
+
+
+def row_lengths(x: Tensor) -> Tensor:
+    """|x| over the last dimension, which stays as 1; infinite where x is nothing but zeros, up to `SHORTEST`.
+
+    x divided by it is then 0, and so is its gradient, which would else be as large as the length is small.
+    """
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return length.masked_fill(length <= SHORTEST, torch.inf)
+
+
 def full_precision(x: Tensor) -> Tensor:
     """x in float32; a float64 x stays as it is."""
     return x if x.dtype == torch.float64 else x.float()

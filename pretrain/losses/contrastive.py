@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 from pretrain.collectives import Group, all_gather_rows, all_reduce_, group_rank_and_size
 from pretrain.kernels.backend import backend_of
 from pretrain.kernels.contrastive_work import Between, Within, divide_work
-from pretrain.losses.common import check_pair, full_precision, without_autocast
+from pretrain.losses.common import check_pair, full_precision, row_lengths, without_autocast
 
 LN2 = math.log(2.0)
 
@@ -72,8 +72,7 @@ def scaled_rows(z_a: Tensor, z_b: Tensor, temperature: float | Tensor) -> Tensor
         scale: float | Tensor = (LN2 * temperature.to(z_ND.dtype)).rsqrt()
     else:
         scale = (LN2 * temperature) ** -0.5
-    length_N1: Tensor = torch.linalg.vector_norm(z_ND, dim=1, keepdim=True)
-    return z_ND * (scale / length_N1.clamp_min(1e-12))
+    return z_ND * (scale / row_lengths(z_ND))
 
 
 def _largest_similarity(temperature: float | Tensor, u_ND: Tensor) -> float | None:

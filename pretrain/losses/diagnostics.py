@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain.collectives import Group, all_gather_rows, all_reduce_, group_rank_and_size
-from pretrain.losses.common import full_precision, without_autocast
+from pretrain.losses.common import full_precision, row_lengths, without_autocast
 from pretrain.losses.contrastive import check_contrastive
 
 MOST_ANCHORS = 512
+MOST_RANKED = 256
 # Anchors at a time, so that their similarities take a few MiB.
 MOST_SIMILARITIES = 2**21
 
@@ -56,6 +57,30 @@ def ntxent_diagnostics(
         "contrastive_entropy": sums[1],
         "alignment": alignment,
         "uniformity": (sums[2] / max(1, 2 * group_pairs - 2)).log(),
+    }
+
+
+@torch.no_grad()
+def embedding_diagnostics(z_ND: Tensor, group: Group = None) -> dict[str, Tensor]:
+    """How far embeddings differ, of a sample of the global batch: scalars on the device, the same on every rank.
+
+    embedding_spread: sqrt of 1 - |mean of z/|z||²: 1 where directions cancel out, 0 where all are one.
+    embedding_rank: exp of the entropy of the covariance's eigenvalues (Roy & Vetterli 2007), of at most MOST_RANKED.
+    z_ND: this rank's embeddings, not normalised. Collective: every rank calls this.
+    """
+    world_size = group_rank_and_size(group)[1]
+    own = max(1, min(len(z_ND), MOST_RANKED // world_size))
+    with without_autocast(z_ND):
+        z_nD = full_precision(z_ND[:: len(z_ND) // own][:own])
+        z_AD = all_gather_rows(z_nD / row_lengths(z_nD), group)
+        mean_D = z_AD.mean(0)
+        centred_AD = z_AD - mean_D
+        gram_AA = (centred_AD @ centred_AD.t()).nan_to_num()  # the same eigenvalues, few of them however wide D is
+        p_A = torch.linalg.eigvalsh(gram_AA).clamp_min(0)
+        p_A = p_A / p_A.sum().clamp_min(torch.finfo(p_A.dtype).tiny)
+    return {
+        "embedding_spread": (1 - mean_D.square().sum()).clamp_min(0).sqrt(),
+        "embedding_rank": torch.special.entr(p_A).sum().exp(),
     }
 
 

@@ -1,9 +1,8 @@
 """Losses of one view's embedding that predicts the other's: no term between images, and so no communication."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from pretrain.losses.common import check_pair, full_precision, without_autocast
+from pretrain.losses.common import check_pair, full_precision, row_lengths, without_autocast
 
 
 def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -30,12 +29,14 @@ def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_cosine(prediction: Tensor, target: Tensor, function: str) -> Tensor:
-    """Mean over rows of the cosine of prediction and target, whose gradient is stopped."""
+    """Mean over rows of the cosine of prediction and target, whose gradient is stopped.
+
+    A row of zeros has cosine 0 with everything, and no gradient.
+    """
     check_pair(prediction, target, function, names=("prediction", "target"))
     with without_autocast(prediction):
-        q_BD = F.normalize(full_precision(prediction), dim=1)
-        t_BD = F.normalize(full_precision(target.detach()), dim=1)
-        return (q_BD * t_BD).sum(1).mean()
+        q_BD, t_BD = full_precision(prediction), full_precision(target.detach())
+        return ((q_BD / row_lengths(q_BD)) * (t_BD / row_lengths(t_BD))).sum(1).mean()
 
 
 def simsiam_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -12,10 +12,9 @@ B pairs on this rank, G in the global batch, S of them in a sub-batch, D dimensi
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pretrain.collectives import Group, all_gather_rows_shared
-from pretrain.losses.common import check_pair, full_precision, without_autocast
+from pretrain.losses.common import check_pair, full_precision, row_lengths, without_autocast
 from pretrain.randomness import permutation
 
 
@@ -87,5 +86,5 @@ def _loss_of_parts(z_PS2D: Tensor, shrinkage: float) -> Tensor:
     # Unchecked: a check would wait for the device. A failure shows as a loss that is not finite.
     factor_P2DD, _ = torch.linalg.cholesky_ex((1.0 - shrinkage) * cov_P2DD + shrinkage * identity_DD)
     white_P2DS = torch.linalg.solve_triangular(factor_P2DD, centred_P2SD.mT, upper=False)
-    white_P2DS = F.normalize(white_P2DS, dim=2)
-    return 2.0 - 2.0 * (white_P2DS[:, 0] * white_P2DS[:, 1]).sum(1).mean()
+    white_P2SD: Tensor = white_P2DS.mT / row_lengths(white_P2DS.mT)
+    return 2.0 - 2.0 * (white_P2SD[:, 0] * white_P2SD[:, 1]).sum(2).mean()

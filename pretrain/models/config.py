@@ -21,9 +21,10 @@ from pydantic import Field
 from pretrain.choices import OneOf
 from pretrain.configio import PositiveFloat, PositiveInt, Section, validate
 
-_DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 # Side of the stem's kernel, and the factors by which its convolution and then its pooling divide the side of an image.
-_STEMS = {"imagenet": (7, 2, 2), "strided": (3, 2, 1), "small": (3, 1, 1)}
+STEMS = {"imagenet": (7, 2, 2), "strided": (3, 2, 1), "small": (3, 1, 1)}
+CONVNET_STRIDES = (2, 2, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -98,36 +99,37 @@ class EncoderConfig(EncoderSettings):
     implementation: ClassVar[str] = "pretrain.models.encoder:ResNet"
 
     architecture: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
-    width: PositiveFloat = 1.0
+    width: PositiveFloat = 1.0  # factor of every channel count
     stem: Literal["imagenet", "strided", "small"] = "imagenet"
-    zero_init_last_gamma: bool = True
+    zero_init_last_gamma: bool = True  # each residual block starts as the identity (SimCLR)
 
     @property
     def feature_width(self) -> int:
         """Number of features after the global average pool."""
-        return self.stage_width(3) * (4 if self._bottleneck else 1)
+        return self.stage_width(3) * (4 if self.bottleneck else 1)
 
     def stage_width(self, stage: int) -> int:
         """Channels inside stage 0..3; 64, 128, 256, 512 at width 1, never fewer than 1."""
         return max(1, round(64 * int(2**stage) * self.width))
 
     @property
-    def _bottleneck(self) -> bool:
+    def bottleneck(self) -> bool:
+        """Whether blocks have three convolutions, the last of them four times as wide."""
         return self.architecture not in ("resnet18", "resnet34")
 
     def layers(self, crop_size_px: int) -> Iterator[Layer]:
-        kernel, stride, pooling = _STEMS[self.stem]
+        kernel, stride, pooling = STEMS[self.stem]
         side = _divided(crop_size_px, stride)
         width = self.stage_width(0)
         yield Layer(3, width, kernel**2, side)
         side = _divided(side, pooling)
-        for stage, depth in enumerate(_DEPTHS[self.architecture]):
+        for stage, depth in enumerate(DEPTHS[self.architecture]):
             planes = self.stage_width(stage)
-            width_out = planes * (4 if self._bottleneck else 1)
+            width_out = planes * (4 if self.bottleneck else 1)
             for block in range(depth):
                 divides = 2 if stage > 0 and block == 0 else 1
                 before, side = side, _divided(side, divides)
-                if self._bottleneck:
+                if self.bottleneck:
                     yield Layer(width, planes, 1, before)
                     yield Layer(planes, planes, 9, side)
                     yield Layer(planes, width_out, 1, side)
@@ -140,12 +142,59 @@ class EncoderConfig(EncoderSettings):
 
     def elements_beside_layers(self, crop_size_px: int) -> int:
         """A pooled stem keeps its output, and a 64-bit index for each (counted as two elements)."""
-        _, stride, pooling = _STEMS[self.stem]
+        _, stride, pooling = STEMS[self.stem]
         pooled = _divided(_divided(crop_size_px, stride), pooling) ** 2 if pooling > 1 else 0
         return super().elements_beside_layers(crop_size_px) + 3 * self.stage_width(0) * pooled
 
     def small(self) -> EncoderSettings:
         return EncoderConfig(architecture="resnet18", width=0.0625, stem=self.stem, zero_init_last_gamma=False)
+
+
+class ConvNetConfig(EncoderSettings):
+    """Four 3x3 convolutions with strides 2, 2, 2 and 1, each with batch norm and ReLU: an encoder for processor cores.
+
+    widths: channels of each; multiples of 16 fill AVX-512's vectors, of 8 AVX2's. initialisation: of the convolutions,
+    ``torch`` as torch draws them, ``he`` as the ResNets' are drawn.
+    """
+
+    implementation: ClassVar[str] = "pretrain.models.encoder:ConvNet"
+
+    architecture: Literal["convnet4"]
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=4, max_length=4, strict=False)] = (16, 32, 64, 128)
+    initialisation: Literal["torch", "he"] = "torch"
+
+    @property
+    def feature_width(self) -> int:
+        """Number of features after the global average pool."""
+        return self.widths[-1]
+
+    def layers(self, crop_size_px: int) -> Iterator[Layer]:
+        side, width_in = crop_size_px, 3
+        for width, stride in zip(self.widths, CONVNET_STRIDES, strict=True):
+            side = _divided(side, stride)
+            yield Layer(width_in, width, 9, side)
+            width_in = width
+
+    def small(self) -> EncoderSettings:
+        return self.model_copy(update={"widths": (8, 8, 16, 16)})
+
+
+class PixelsConfig(EncoderSettings):
+    """No encoder: the image's pixels, averaged to ``side_px`` a side, are its features. What any encoder has to beat.
+
+    grey: the mean of the three channels alone.
+    """
+
+    implementation: ClassVar[str] = "pretrain.models.encoder:Pixels"
+
+    architecture: Literal["pixels"]
+    side_px: PositiveInt = 28  # of the averaged image
+    grey: bool = False
+
+    @property
+    def feature_width(self) -> int:
+        """Number of pixel values."""
+        return self.side_px**2 * (1 if self.grey else 3)
 
 
 def _divided(side: int, by: int) -> int:
@@ -159,14 +208,14 @@ class ProjectorConfig(Section):
     features dropped ahead of each layer but the first, or of the only one; another way to make two views differ.
     """
 
-    layers: Annotated[int, Field(ge=1, le=8)] = 2
+    layers: Annotated[int, Field(ge=1, le=8)] = 2  # linear layers
     hidden_width: PositiveInt | None = None  # as wide as the features
-    output_width: PositiveInt = 128
+    output_width: PositiveInt = 128  # dimensions of the embedding
     last_batch_norm: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-_ENCODER = OneOf(EncoderSettings, EncoderConfig, key="architecture", default="resnet50")
+_ENCODER = OneOf(EncoderSettings, EncoderConfig, ConvNetConfig, PixelsConfig, key="architecture", default="resnet50")
 AnyEncoderConfig = Annotated[EncoderSettings, _ENCODER]
 
 

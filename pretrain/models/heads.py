@@ -11,22 +11,15 @@ from pretrain.batch import StepContext
 from pretrain.models.config import ProjectorConfig
 from pretrain.randomness import mix32
 
-# Dropout whose mask is a function of (seed, step, position in the global batch, feature): the same on any ranks.
-#
-# torch's draws from a generator of its rank, so that W ranks would drop other features than one rank, and a resumed run
-# others than the undisturbed one.
-#
-# N rows of this rank, F features.
-
-
 _BITS = 24  # a float32 holds them exactly
 
 
 class PositionalDropout(nn.Module):
     """Dropout (Srivastava et al. 2014), scaled by 1 / (1 - p) while training.
 
-    What it drops depends on the step and on the rows' positions in the global batch. Its key comes from torch's default
-    generator when it is made.
+    What it drops is a function of the seed, the step, the row's position in the global batch and the feature, while
+    torch's draws from a generator of its rank. Its key comes from torch's default generator when it is made.
+    N rows of this rank, F features.
     """
 
     key: Tensor

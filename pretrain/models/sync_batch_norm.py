@@ -177,12 +177,8 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-# Which implementation of synchronised batch norm a model gets: ours, torch's, or NVIDIA apex's where it is installed.
-#
-# All three compute the same moments. Ours is the one that also runs on CPUs, over gloo, and on ranks that hold
-# different numbers of samples.
-
-
+# Ours, torch's and NVIDIA apex's compute the same moments. Ours is the one that also runs on CPUs, over gloo, and on
+# ranks that hold different numbers of samples.
 SETTING = "batch_norm_library"
 INSTEAD = "use bigbatch (the default, on any device) or torch (CUDA)"
 
@@ -207,29 +203,16 @@ def synchronise_batch_norm(
 
 
 def apex_parallel() -> ModuleType:
-    """NVIDIA apex's module that has SyncBatchNorm. Raises ConfigError that says what is missing."""
-    try:
-        importlib.import_module("apex")
-    except ImportError as error:
-        raise _unusable(f"apex cannot be imported ({error})") from error
+    """NVIDIA apex's module that has SyncBatchNorm. Raises ConfigError that says what is installed instead."""
     try:
         parallel = importlib.import_module("apex.parallel")
-    except ImportError:
-        parallel = None
-    if parallel is not None and hasattr(parallel, "convert_syncbn_model"):
-        return parallel
-    try:
-        importlib.import_module("apex.contrib")
-    except ImportError:
-        raise _unusable(
-            "the installed apex is not NVIDIA's: the name on PyPI belongs to another project; NVIDIA's is built from "
-            "github.com/NVIDIA/apex"
-        ) from None
-    raise _unusable(
-        "this release of NVIDIA apex has no apex.parallel.SyncBatchNorm any more, and its apex.contrib.groupbn "
-        "normalises float16 tensors only, while a run computes in float32 or bfloat16"
+        why = "apex.parallel has no SyncBatchNorm"
+        if hasattr(parallel, "convert_syncbn_model"):
+            return parallel
+    except ImportError as error:
+        why = f"apex.parallel cannot be imported ({error})"
+    message = (
+        f"got apex, but {why}: the name on PyPI belongs to another project, and NVIDIA's newer releases, built from "
+        f"github.com/NVIDIA/apex, normalise float16 tensors only; {INSTEAD}"
     )
-
-
-def _unusable(why: str) -> ConfigError:
-    return ConfigError("batch norm", [Problem(SETTING, f"got apex, but {why}; {INSTEAD}")])
+    raise ConfigError("batch norm", [Problem(SETTING, message)])

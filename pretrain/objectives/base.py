@@ -58,6 +58,10 @@ class Objective(nn.Module):
         """Loss of the embeddings of all views; labels: (B,) int64. Collective: every rank calls this."""
         raise NotImplementedError
 
+    def compared(self, embeddings: Tensor) -> Tensor:
+        """The part of the embeddings that must not become the same for all images: of a collapse they tell first."""
+        return embeddings
+
     def after_optimizer_step(self, context: StepContext) -> None:
         """Called once the optimizer has moved the weights."""
 

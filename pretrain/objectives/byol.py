@@ -39,6 +39,9 @@ class BYOL(Objective):
             targets = self.target_projector(self.target_encoder(images), context)
         return Embedded(torch.cat([predictions, targets], dim=1), features)
 
+    def compared(self, embeddings: Tensor) -> Tensor:
+        return embeddings.chunk(2, dim=1)[1]
+
     def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
         predictions, targets = embeddings.chunk(2, dim=1)
         # Both directions are one batch here: the paper's symmetrised loss is twice its mean.
@@ -54,7 +57,8 @@ class BYOL(Objective):
 
 
 def _follow(targets: list[Tensor], online: list[Tensor], keep: float) -> None:
-    torch._foreach_lerp_(targets, online, 1 - keep)
+    if targets:  # a head without batch norm has no buffers
+        torch._foreach_lerp_(targets, online, 1 - keep)
 
 
 def _float_buffers(module: nn.Module) -> list[Tensor]:

@@ -39,7 +39,7 @@ class _Contrastive(ObjectiveSettings):
 
     told_apart_by: ClassVar[tuple[str, ...]] = ("temperature", "negatives")
 
-    temperature: PositiveFloat = 0.1
+    temperature: PositiveFloat = 0.1  # by which similarities are divided
     negatives: Annotated[int, Field(ge=2)] | None = None
     projector: ProjectorConfig = ProjectorConfig()
 
@@ -55,6 +55,9 @@ class _Contrastive(ObjectiveSettings):
 
     def negatives_per_anchor(self, global_batch_size: int) -> int:
         return 2 * (self.negatives or global_batch_size) - 2
+
+    def chance_loss(self, global_batch_size: int) -> float | None:
+        return math.log(self.negatives_per_anchor(global_batch_size) + 1)
 
     def loss_bytes(self, batch: LossBatch) -> int:
         """In the backward: the gathered rows, the own ones and their gradient, two tiles; or, in the forward on many
@@ -108,6 +111,9 @@ class DCLConfig(_Contrastive):
 
     name: Literal["dcl"] = "dcl"
 
+    def chance_loss(self, global_batch_size: int) -> float | None:
+        return math.log(self.negatives_per_anchor(global_batch_size))
+
 
 class BarlowTwinsConfig(ObjectiveSettings):
     """Barlow Twins (Zbontar et al. 2021)."""
@@ -116,7 +122,7 @@ class BarlowTwinsConfig(ObjectiveSettings):
     implementation: ClassVar[str] = "pretrain.objectives.barlow_twins:BarlowTwins"
 
     name: Literal["barlow_twins"] = "barlow_twins"
-    off_diagonal_weight: NonNegativeFloat = 0.0051
+    off_diagonal_weight: NonNegativeFloat = 0.0051  # lambda: of the redundancy term
     projector: ProjectorConfig = _head(3, 8192, 8192)
 
     def loss_bytes(self, batch: LossBatch) -> int:
@@ -141,9 +147,9 @@ class VICRegConfig(ObjectiveSettings):
     implementation: ClassVar[str] = "pretrain.objectives.vicreg:VICReg"
 
     name: Literal["vicreg"] = "vicreg"
-    invariance_weight: NonNegativeFloat = 25.0
-    variance_weight: NonNegativeFloat = 25.0
-    covariance_weight: NonNegativeFloat = 1.0
+    invariance_weight: NonNegativeFloat = 25.0  # of the distance between views
+    variance_weight: NonNegativeFloat = 25.0  # of the hinge on the spread
+    covariance_weight: NonNegativeFloat = 1.0  # of the covariances
     projector: ProjectorConfig = _head(3, 8192, 8192)
 
     def loss_bytes(self, batch: LossBatch) -> int:
@@ -169,8 +175,8 @@ class WMSEConfig(ObjectiveSettings):
 
     name: Literal["wmse"] = "wmse"
     sub_batch_size: Annotated[int, Field(ge=2)] | None = None
-    iterations: PositiveInt = 1
-    shrinkage: Probability = 0.0
+    iterations: PositiveInt = 1  # random partitions into parts, averaged
+    shrinkage: Probability = 0.0  # of the covariance towards the identity
     projector: ProjectorConfig = _head(2, 1024, 64)
 
     def problems(self, *, global_batch_size: int, number_of_views: int) -> list[Problem]:
@@ -233,9 +239,12 @@ class BYOLConfig(_Predicting):
     has_target: ClassVar[bool] = True
 
     name: Literal["byol"] = "byol"
-    momentum: Probability = 0.996
+    momentum: Probability = 0.996  # of the target network at the start; it rises to 1 by a cosine
     projector: ProjectorConfig = _head(2, 4096, 256)
     predictor: ProjectorConfig = _head(2, 4096, 256)
+
+    def notes(self) -> tuple[str, ...]:
+        return (f"momentum of the target rises from {self.momentum:g} to 1 by a cosine",)
 
 
 class SimSiamConfig(_Predicting):

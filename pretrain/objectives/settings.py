@@ -101,6 +101,14 @@ class ObjectiveSettings(Section):
         """Embeddings that an anchor is told apart from; 0 where an objective has no negatives."""
         return 0
 
+    def notes(self) -> tuple[str, ...]:
+        """What happens over a training that no other setting tells: lines of the plan."""
+        return ()
+
+    def chance_loss(self, global_batch_size: int) -> float | None:
+        """The loss where every image looks like every other; None where that is not a level of its own."""
+        return None
+
     def loss_bytes(self, batch: LossBatch) -> int:
         """Most bytes that the loss and its gradient take on one rank at a time, beside the embeddings."""
         return 0

@@ -28,6 +28,9 @@ class SimSiam(Objective):
         predictions = self.predictor(projections, context)
         return Embedded(torch.cat([predictions, projections.detach()], dim=1), features)
 
+    def compared(self, embeddings: Tensor) -> Tensor:
+        return embeddings.chunk(2, dim=1)[1]
+
     def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
         predictions, targets = embeddings.chunk(2, dim=1)
         loss = simsiam_loss(predictions, other_view(targets))

@@ -8,6 +8,7 @@ OptimizerSettings, named by its dotted path: ``optimizer: {name: "my_package.my_
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -36,11 +37,11 @@ class OptimizerSettings(Section):
 
 
 class _Shared(OptimizerSettings):
-    """The first three have the same settings, of which each reads its own; fingerprints cover them all."""
+    """These have the same settings, of which each reads its own; fingerprints cover them all."""
 
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of LARS and SGD
     trust_coefficient: PositiveFloat = 1e-3  # LARS only
-    betas: Interval = (0.9, 0.999)  # AdamW only
+    betas: Interval = (0.9, 0.999)  # Adam and AdamW only
 
 
 class LARSConfig(_Shared):
@@ -82,7 +83,20 @@ class AdamWConfig(_Shared):
         return {"betas": self.betas, "foreach": True}
 
 
-OPTIMIZERS: tuple[type[OptimizerSettings], ...] = (LARSConfig, SGDConfig, AdamWConfig)
+class AdamConfig(_Shared):
+    """Adam (Kingma & Ba 2014, arXiv:1412.6980); weight decay is part of its gradient, unlike AdamW's."""
+
+    label: ClassVar[str] = "Adam"
+    implementation: ClassVar[str] = "torch.optim:Adam"
+    state_tensors: ClassVar[int] = 2
+
+    name: Literal["adam"] = "adam"
+
+    def arguments(self) -> dict[str, Any]:
+        return {"betas": self.betas, "foreach": True}
+
+
+OPTIMIZERS: tuple[type[OptimizerSettings], ...] = (LARSConfig, SGDConfig, AdamWConfig, AdamConfig)
 
 OptimizerConfig = Annotated[OptimizerSettings, OneOf(OptimizerSettings, *OPTIMIZERS, default="lars")]
 
@@ -90,20 +104,42 @@ OptimizerConfig = Annotated[OptimizerSettings, OneOf(OptimizerSettings, *OPTIMIZ
 OPTIMIZER_LABELS: dict[str, str] = {settings.model_fields["name"].default: settings.label for settings in OPTIMIZERS}
 
 
-def learning_rate(rule: Literal["linear", "sqrt", "constant"], base: float, global_batch_size: int) -> float:
-    """Peak learning rate: base * B / 256 (linear), base * sqrt(B) (sqrt; SimCLR appendix B.1) or base (constant)."""
-    match rule:
+def learning_rate(scaling: Literal["linear", "sqrt", "none"], base: float, global_batch_size: int) -> float:
+    """Peak learning rate: base * B / 256 (linear), base * sqrt(B) (sqrt; SimCLR appendix B.1) or base (none)."""
+    match scaling:
         case "linear":
             return base * global_batch_size / 256
         case "sqrt":
             return base * math.sqrt(global_batch_size)
-        case "constant":
+        case "none":
             return base
 
 
-def lr_at(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
-    """Learning rate of the step after ``step`` finished ones: linear warm-up from 0, then cosine to 0, per step."""
+STEP_FACTOR = 0.1  # of decay: steps (He et al. 2016, arXiv:1512.03385)
+
+
+def lr_at(
+    step: int,
+    *,
+    peak: float,
+    warmup_steps: int,
+    total_steps: int,
+    decay: Literal["cosine", "linear", "steps", "none"] = "cosine",
+    steps_at: Sequence[float] = (),
+) -> float:
+    """Learning rate of the step after ``step`` finished ones: linear warm-up from 0, then the decay, per step.
+
+    steps_at: shares of all steps, at each of which decay: steps lowers it to a tenth.
+    """
     if step < warmup_steps:
         return peak * step / warmup_steps
-    progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    match decay:
+        case "cosine":
+            return peak * 0.5 * (1 + math.cos(math.pi * progress))
+        case "linear":
+            return peak * (1 - progress)
+        case "steps":
+            return float(peak * STEP_FACTOR ** sum(step >= share * total_steps for share in steps_at))
+        case "none":
+            return peak
