@@ -6,7 +6,10 @@ the same, and also waits for copies to the device that still read a buffer.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import sys
 import weakref
 from collections import deque
 from pathlib import Path
@@ -16,7 +19,9 @@ import numpy.typing as npt
 import torch
 
 from pretrain.data.beton.format import ImageTable
+from pretrain.ranks import ranks_per_node_from_environment
 
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 PADDING = 8  # bytes after the last pixel, since kernels read one beyond
 
 
@@ -46,35 +51,59 @@ class BatchMemory:
 
 
 class KeptImages:
-    """Memory for every image of a file, decoded; the system assigns its pages when they are first written.
+    """Memory for the images ``index_n`` of a file, decoded; the system assigns its pages when they are first written.
 
     pixels, readable: the same memory, to write and to read. start_N: where in it image n starts. decoded_N: whether
     image n is in it.
 
     Raises:
-        ValueError: it does not fit the memory that is available.
+        ValueError: the copies of all ranks of this node do not fit the memory that is available.
     """
 
-    def __init__(self, table: ImageTable) -> None:
-        end_N = np.cumsum(3 * table.height_N * table.width_N)
-        size, free = int(end_N[-1]) + PADDING if len(end_N) else PADDING, _available_bytes()
-        if free is not None and size > free:
+    def __init__(self, table: ImageTable, index_n: npt.NDArray[np.int64]) -> None:
+        size_N = np.zeros(len(table), np.int64)
+        size_N[index_n] = 3 * table.height_N[index_n] * table.width_N[index_n]
+        size, ranks, free = int(size_N.sum()) + PADDING, ranks_per_node_from_environment(), available_bytes()
+        if free is not None and size * ranks > free:
             raise ValueError(
-                f"data.decoded_in_memory: the images of {table.path} take {size / 1e9:.1f} GB when decoded, "
-                f"{free / 1e9:.1f} GB of memory are available; every rank keeps its own"
+                f"data.decoded_in_memory: the images of {table.path} take {size / 1e9:.1f} GB when decoded, each of "
+                f"the {ranks} ranks of this node keeps its own; {free / 1e9:.1f} GB of memory are available"
             )
         self.pixels = np.empty(size, np.uint8)
         self.readable = self.pixels[:]
         self.readable.setflags(write=False)
-        self.start_N = np.concatenate([[0], end_N[:-1]]).astype(np.int64)
+        self.start_N = np.cumsum(size_N) - size_N
         self.decoded_N = np.zeros(len(table), np.bool_)
 
 
-def _available_bytes() -> int | None:
-    """Memory that Linux can give without swapping; None on other systems."""
-    path = Path("/proc/meminfo")
-    if not path.is_file():
-        return None
-    return next(
-        int(line.split()[1]) * 1024 for line in path.read_text().splitlines() if line.startswith("MemAvailable")
-    )
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_bytes() -> int | None:
+    """Memory that Linux can give without swapping, under the limits of control groups; None on other systems."""
+    free = []
+    with contextlib.suppress(OSError):
+        lines = (line.split() for line in (_PROC / "meminfo").read_text().splitlines())
+        free += [int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"]
+    with contextlib.suppress(OSError):
+        for line in (_PROC / "self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                place = _GROUPS / controllers / path.lstrip("/")
+                free += [_left_in(folder) for folder in (place, *place.parents) if folder.is_relative_to(_GROUPS)]
+    return min(free, default=None)
+
+
+def _left_in(group: Path) -> int:
+    """Bytes below a control group's limit, version 2 or 1; what it caches of files counts as free."""
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            figures = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            top, now = (int((group / name).read_text()) for name in (limit, used))
+            return max(0, top - now + int(figures.get(cached, 0)))
+    return sys.maxsize

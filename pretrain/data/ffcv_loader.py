@@ -76,10 +76,9 @@ class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
     ffcv does not pass the epoch to an operation; the thread that runs the stages sets it, with `use_epoch`.
     """
 
-    def __init__(self, path: Path, settings: RenderSettings, workers: int, decoded_in_memory: bool = False) -> None:
+    def __init__(self, path: Path, settings: RenderSettings, workers: int, keep_n: Indices | None = None) -> None:
         super().__init__()
-        self._path, self._settings, self._workers = path, settings, workers
-        self._decoded_in_memory = decoded_in_memory
+        self._path, self._settings, self._workers, self._keep_n = path, settings, workers, keep_n
         self._thread = threading.local()
         self._renderer: Renderer | None = None
 
@@ -90,7 +89,7 @@ class RenderViews(SimpleRGBImageDecoder):  # type: ignore[misc]
     def open(self, data: npt.NDArray[np.uint8], image_N: Any, label_N: Any, allocations: Any) -> None:
         """Use the file as ffcv has read it."""
         table = image_table(self._path, data, image_N, label_N, allocations)
-        self._renderer = Renderer(table, self._workers, self._decoded_in_memory)
+        self._renderer = Renderer(table, self._workers, self._keep_n)
 
     def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, None]:
         """ffcv's protocol. No memory of ffcv's ring: a batch that is kept must not change."""
@@ -184,7 +183,9 @@ class FFCVLoader:
 
     def __init__(self, path: Path, order: RankOrder, settings: RenderSettings, data: DataConfig) -> None:
         self._order = order
-        self._operation = RenderViews(path, settings, data.workers, data.decoded_in_memory)
+        assert isinstance(data.workers, int), "build_loader decides on a number"
+        keep_n = order.index_n if data.decoded_in_memory else None
+        self._operation = RenderViews(path, settings, data.workers, keep_n)
         self._loader = _ViewLoader(path, self._operation, order.batch_size_per_rank, data.workers, data.batches_ahead)
         self.images = order.images
         self.batches_per_epoch = order.batches_per_epoch

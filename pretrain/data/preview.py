@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.config import AugmentationConfig, PretrainConfig
-from pretrain.configio import load
+from pretrain.configio import find_config, load
 from pretrain.errors import ConfigError
+from pretrain.format import command
 
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
 
@@ -83,7 +84,8 @@ def _save(figure: Any, output: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pretrain.data.preview", description=__doc__.split("\n\n")[1])
+    prog, text = command("data preview", "pretrain.data.preview"), __doc__.split("\n\n")[1]
+    parser = argparse.ArgumentParser(prog=prog, description=text)
     parser.add_argument("config", type=Path, help="YAML file, see configs/pretrain/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the file's")
     parser.add_argument("--output", type=Path, default=Path("preview.png"), help="default: preview.png")
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epoch", type=int, default=0, help="whose random numbers (default: 0)")
     given = parser.parse_intermixed_args(arguments)
     try:
-        config = load(PretrainConfig, given.config, given.overrides)
+        config = load(PretrainConfig, find_config("pretrain", given.config), given.overrides)
         contact_sheet(config, given.output, images=given.images, epoch=given.epoch)
     except (ConfigError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

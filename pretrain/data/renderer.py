@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from pretrain.batch import Batch
-from pretrain.config import AugmentationConfig
+from pretrain.config import AugmentationConfig, Flavour
 from pretrain.data.beton.format import JPEG, RAW, ImageTable
 from pretrain.data.buffers import PADDING, BatchMemory, KeptImages
 from pretrain.data.kernels import jpeg
@@ -25,6 +25,7 @@ from pretrain.data.kernels import view as view_kernels
 from pretrain.data.kernels.operations import DRAWN, SETTINGS, settings_record
 from pretrain.data.sampler import Indices
 
+_WHOLE_PX = 32  # google-research/simclr evaluates on whole images up to this size, CIFAR's
 CENTRE_FRACTION = 0.875  # of the shorter side: SimCLR's evaluation crop, 224 of 256 px
 _DECODED_PER_CHUNK = 8  # few enough that pixels are still in cache when they are rendered
 
@@ -50,16 +51,19 @@ class RenderSettings:
 
 
 class Renderer:
-    """Reads, decodes and renders samples of one file with ``workers`` threads. Thread-safe."""
+    """Reads, decodes and renders samples of one file with ``workers`` threads. Thread-safe.
 
-    def __init__(self, table: ImageTable, workers: int, decoded_in_memory: bool = False) -> None:
+    keep_n: samples that stay decoded in memory from their first use on; only these may be asked for then.
+    """
+
+    def __init__(self, table: ImageTable, workers: int, keep_n: Indices | None = None) -> None:
         self.table = table
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="views") if workers > 1 else None
         self._raw = bool((table.mode_N == RAW).all())
         self._memory, self._thread = BatchMemory(), threading.local()
-        self._kept = KeptImages(table) if decoded_in_memory and not self._raw else None
-        self._turbojpeg = bool((table.mode_N == JPEG).all()) and jpeg.load()
+        self._kept = KeptImages(table, keep_n) if keep_n is not None and not self._raw else None
+        self._turbojpeg = not self._raw and jpeg.load()
 
     def augmented(self, index_B: Indices, settings: RenderSettings, epoch: int) -> Batch:
         """Random views of the samples; a function of (seed, epoch, sample, view) and the settings.
@@ -73,13 +77,14 @@ class Renderer:
 
         return self._batch(index_B, len(settings.settings_V), settings.side, render)
 
-    def centred(self, index_B: Indices, side: int) -> Batch:
-        """One view without augmentation. Images larger than ``side``: the centre 7/8; others: the centre square."""
+    def centred(self, index_B: Indices, side: int, flavour: Flavour = "torchvision") -> Batch:
+        """One view without augmentation: `centre_windows`, resized as ``flavour`` does."""
 
         plain = RenderSettings(np.zeros(1, SETTINGS), side, seed=0)  # every probability zero
+        plain.settings_V["simclr"] = flavour == "simclr"
 
         def render(index_b: Indices, views: Views) -> None:
-            window_b4 = centre_windows(self.table.height_N[index_b], self.table.width_N[index_b], side)
+            window_b4 = centre_windows(self.table.height_N[index_b], self.table.width_N[index_b], side, flavour)
             self._render(index_b, window_b4, plain, 0, views)
 
         return self._batch(index_B, 1, side, render)
@@ -142,17 +147,19 @@ class Renderer:
         return pixels, start_b
 
     def _decode(self, index_b: Indices, pixels: npt.NDArray[np.uint8], start_b: npt.NDArray[np.int64]) -> None:
-        """Pixels of the samples to pixels[start_b:]."""
+        """Pixels of the samples to pixels[start_b:]. Pillow reads what libturbojpeg cannot."""
         table = self.table
-        height_b, width_b = table.height_N[index_b], table.width_N[index_b]
         if self._turbojpeg:
-            places = (table.offset_N[index_b], table.size_N[index_b], height_b, width_b, start_b)
-            bad = jpeg.decode(table.data, *places, pixels)
+            jpeg_b = table.mode_N[index_b] == JPEG
+            index_j, start_j = index_b[jpeg_b], start_b[jpeg_b]
+            sizes = (table.height_N[index_j], table.width_N[index_j])
+            bad = jpeg.decode(table.data, table.offset_N[index_j], table.size_N[index_j], *sizes, start_j, pixels)
             if bad >= 0:
-                raise self._undecodable(int(index_b[bad]))
-            return
-        for index, start, size in zip(index_b, start_b, 3 * height_b * width_b, strict=True):
-            pixels[start : start + size] = self.original(int(index)).reshape(-1)
+                raise self._undecodable(int(index_j[bad]))
+            index_b, start_b = index_b[~jpeg_b], start_b[~jpeg_b]
+        for index, start in zip(index_b.tolist(), start_b.tolist(), strict=True):
+            original = self.original(index).reshape(-1)
+            pixels[start : start + len(original)] = original
 
     def _buffer(self, size: int) -> npt.NDArray[np.uint8]:
         """Memory of the calling thread, the same at every call."""
@@ -189,10 +196,16 @@ class Renderer:
         )
 
 
-def centre_windows(height_b: npt.NDArray[np.int64], width_b: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
-    """Windows (b, 4) of top, left, height, width: the centre square, 7/8 of a shorter side that exceeds ``side``."""
+def centre_windows(
+    height_b: npt.NDArray[np.int64], width_b: npt.NDArray[np.int64], side: int, flavour: Flavour = "torchvision"
+) -> npt.NDArray[np.int64]:
+    """Windows (b, 4) of top, left, height, width: the centre square, 7/8 of a shorter side that exceeds ``side``.
+
+    simclr, as google-research/simclr has it: 7/8 of the shorter side of every image where views exceed 32 px, else all.
+    """
     shorter_b = np.minimum(height_b, width_b)
     reduced_b = np.maximum(np.rint(shorter_b * CENTRE_FRACTION).astype(np.int64), 1)
-    square_b = np.where(shorter_b > side, reduced_b, shorter_b)
+    cut_b = shorter_b > side if flavour == "torchvision" else np.full(shorter_b.shape, side > _WHOLE_PX)
+    square_b = np.where(cut_b, reduced_b, shorter_b)
     top_b, left_b = (height_b - square_b) // 2, (width_b - square_b) // 2
     return np.ascontiguousarray(np.stack([top_b, left_b, square_b, square_b], axis=1))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.data.beton.format import ImageTable, read_table
-from pretrain.data.catalog import CHECKSUM_IMAGES, Manifest, existing_beton, read_manifest
+from pretrain.data.catalog import CHECKSUM_IMAGES, Manifest, existing_beton, manifest_path, read_manifest
 from pretrain.data.renderer import Renderer
 
 
@@ -30,6 +30,8 @@ def verify_split(directory: Path, split: str, dataset: str | None = None, worker
         ValueError: something differs; lists all of it.
     """
     path = existing_beton(dataset, directory, split)
+    if not manifest_path(directory, split).is_file():
+        raise FileNotFoundError(f"{path}: written by ffcv itself, so there is nothing to compare with")
     manifest = read_manifest(directory, split, dataset)
     table = read_table(path)
     problems = list(_problems(manifest, table, workers))
@@ -56,7 +58,8 @@ def _problems(manifest: Manifest, table: ImageTable, workers: int) -> Iterator[s
         return None
 
     with ThreadPoolExecutor(workers) as pool:
-        yield from filter(None, pool.map(check, range(len(table)), chunksize=1))
+        for low in range(0, len(table), CHECKSUM_IMAGES):  # not all at once: the pool's queue has no bound
+            yield from filter(None, pool.map(check, range(low, min(low + CHECKSUM_IMAGES, len(table)))))
     if manifest.blocks_crc32:
         got = block_checksums(crc32_N)
         for block, (expected, found) in enumerate(zip(manifest.blocks_crc32, got, strict=True)):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
+from pretrain.data import buffers
 from pretrain.data.buffers import BatchMemory
 
 
@@ -59,3 +61,25 @@ def test_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_control_groups_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    """Of the group and of those above it, as Slurm and containers set them; what is cached of files can be had."""
+    monkeypatch.setattr(buffers, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(buffers, "_GROUPS", tmp_path / "groups")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 900 kB\nMemAvailable:    800 kB\n")
+    assert buffers.available_bytes() == 800 * 1024
+    (tmp_path / "proc/self/cgroup").write_text("0::/job/step\n" if version == 2 else "9:memory:/job/step\n5:cpu:/\n")
+    job = tmp_path / "groups" / ("" if version == 2 else "memory") / "job"
+    (job / "step").mkdir(parents=True)
+    limit, used, cached = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }[version]
+    for folder, figures in ((job, ("500000", "300000", "100000")), (job / "step", ("max", "300000", "0"))):
+        (folder / limit).write_text(figures[0])
+        (folder / used).write_text(figures[1])
+        (folder / "memory.stat").write_text(f"anon 7\n{cached} {figures[2]}\n")
+    assert buffers.available_bytes() == 300_000

@@ -71,5 +71,5 @@ def test_leaving_early_ends_the_thread(raw_directory: Path) -> None:
 
 
 def test_a_missing_split_is_explained(raw_directory: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"test\.beton: no such file; write it with: python -m pretrain"):
+    with pytest.raises(FileNotFoundError, match=r"test\.beton: no such file; write it with: bigbatch data write"):
         evaluation_batches(raw_directory, "test", size_px=32, batch_size=8)

@@ -17,17 +17,17 @@ from pretrain.config import AugmentationConfig, DataConfig
 from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import beton_path
 from pretrain.data.kernels import jpeg as turbojpeg
-from pretrain.data.loader import Batch, Loader, build_loader
+from pretrain.data.loader import Batch, Loader, build_loader, threads_of_rank
 from pretrain.data.renderer import Renderer
 from tests.data.conftest import JPEG_IMAGES, RAW_IMAGES
 
-LoaderName = Literal["ffcv", "beton"]
+LoaderName = Literal["auto", "ffcv", "beton"]
 LOADERS: tuple[LoaderName, ...] = ("ffcv", "beton")
 GLOBAL_BATCH = 12
 
 
 def make(
-    directory: Path, loader: LoaderName, *, rank: int = 0, world_size: int = 1, workers: int = 1, seed: int = 1,
+    directory: Path, loader: LoaderName, *, rank: int = 0, world_size: int = 1, workers: Any = 1, seed: int = 1,
     images: int | None = None, batch: int = GLOBAL_BATCH, side: int = 24, group: Any = None,
     decoded_in_memory: bool = False,
 ) -> Loader:  # fmt: skip
@@ -192,9 +192,15 @@ def test_images_kept_in_memory_are_the_same(
 
 
 def test_images_that_do_not_fit_memory_are_refused(jpeg_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pretrain.data.buffers._available_bytes", lambda: 1000)
-    with pytest.raises(ValueError, match=r"decoded_in_memory: the images of .* GB of memory are available"):
+    """The copies of all ranks of the node together; what a subset does not use is not counted."""
+    table = read_table(beton_path(jpeg_directory, "train"))
+    whole = int((3 * table.height_N * table.width_N).sum())
+    monkeypatch.setattr("pretrain.data.buffers.available_bytes", lambda: whole + 100)
+    make(jpeg_directory, "beton", decoded_in_memory=True).close()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"each of the 2 ranks of this node keeps its own; .* GB of memory are avail"):
         make(jpeg_directory, "beton", decoded_in_memory=True)
+    make(jpeg_directory, "beton", decoded_in_memory=True, images=6, batch=6).close()
 
 
 def test_without_libturbojpeg_the_pixels_are_the_same(jpeg_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,9 +216,31 @@ def test_a_missing_ffcv_is_explained(raw_directory: Path, monkeypatch: pytest.Mo
         make(raw_directory, "ffcv")
 
 
+def test_ffcv_is_taken_where_it_is_there(
+    raw_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default; else our own reader, with the same batches. One line of the first rank says which, and why."""
+    wanted = digests(raw_directory, "beton", world_size=2)
+    capsys.readouterr()
+    assert DataConfig().loader == "auto"
+    assert digests(raw_directory, "auto", world_size=2, workers="auto") == wanted
+    assert capsys.readouterr().out.split("\n") == ["  images are read by    ffcv, 1 threads a rank", ""]
+    monkeypatch.setitem(sys.modules, "pretrain.data.ffcv_loader", None)
+    assert digests(raw_directory, "auto", world_size=2) == wanted
+    assert "our own reader (the same batches; ffcv cannot be imported: " in capsys.readouterr().out
+
+
+def test_threads_of_a_rank_are_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (threads_of_rank("auto"), threads_of_rank(5)) == (1, 5)  # on a CPU the networks need the others
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(24)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert threads_of_rank("auto") == 3
+
+
 def test_missing_and_wrong_data_are_explained(raw_directory: Path, tmp_path: Path) -> None:
     data = DataConfig(dataset="cifar10", directory=tmp_path)
-    with pytest.raises(FileNotFoundError, match=rf"python -m pretrain\.data\.write_beton cifar10 {tmp_path}"):
+    with pytest.raises(FileNotFoundError, match=rf"bigbatch data write cifar10 {tmp_path}"):
         build_loader(data, AugmentationConfig(), seed=0, global_batch_size=8)
     other = data.model_copy(update={"directory": raw_directory})
     with pytest.raises(ValueError, match=r"holds synthetic, data\.dataset is cifar10"):

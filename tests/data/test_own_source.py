@@ -76,7 +76,7 @@ def test_settings_are_strict_and_remembered(own: Path, capsys: pytest.CaptureFix
     assert main(command) == 0
     assert read_manifest(own / "data", "train").source_config == {"width_px": 4}
     assert main(command) == 0
-    assert capsys.readouterr().out.count("left alone") == 2
+    assert capsys.readouterr().out.count("already written, skipped") == 2
     assert main(command[:2]) == 1
     assert "was written with {'width_px': 4}, expected {'width_px': 2}" in capsys.readouterr().err
     narrow, wide = (open_images(NAME, "train", config=source_config(NAME, [f"width_px={w}"])) for w in (2, 4))

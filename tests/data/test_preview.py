@@ -72,4 +72,4 @@ def test_problems_are_told(config_file: Path, tmp_path: Path, capsys: pytest.Cap
     assert main([str(config_file), "augmentation.hues=1"]) == 1
     assert "did you mean 'hue'" in capsys.readouterr().err
     assert main([str(config_file), f"data.directory={tmp_path}"]) == 1
-    assert "write it with: python -m pretrain.data.write_beton" in capsys.readouterr().err
+    assert "write it with: bigbatch data write" in capsys.readouterr().err

@@ -168,7 +168,7 @@ def test_classes_by_name(three_classes: Path, capsys: pytest.CaptureFixture[str]
         manifest = read_manifest(out, split)
         assert (manifest.images, manifest.classes, manifest.class_names) == (6, 2, ("n01", "n03"))
     assert main(command) == 0
-    assert capsys.readouterr().out.count("left alone") == 2
+    assert capsys.readouterr().out.count("already written, skipped") == 2
     assert main(command[:4]) == 1  # all of ImageNet is something else
     assert "--only names; --force replaces it" in capsys.readouterr().err
 

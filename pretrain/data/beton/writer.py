@@ -1,7 +1,7 @@
-"""Writes a .beton file: its images so far, and a journal from which a killed process goes on.
+"""Writes a .beton file: its images so far, and a journal from which the next process goes on, whatever ended this one.
 
 .{name}.part holds the images at their final places, .{name}.journal the identity of what is being written and a row per
-image that has reached the disk. One process at a time writes a file.
+image that has reached the disk, with the stamp of its original. One process at a time writes a file.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import sys
 import zlib
 from pathlib import Path
 from types import TracebackType
@@ -21,45 +22,51 @@ from pretrain.data.beton import format as beton
 from pretrain.data.beton.encode import Encoded
 
 METADATA = np.dtype([("image", beton.IMAGE), ("label", "<i8")], align=True)
-ROW = np.dtype([("metadata", METADATA), ("size", "<u8"), ("crc32", "<u4"), ("kept", "<u1")], align=True)
+ROW = np.dtype(
+    [("metadata", METADATA), ("size", "<u8"), ("stamp", "<u8"), ("crc32", "<u4"), ("treated", "<u1")], align=True
+)
 _CHECKPOINT_BYTES, _CHECKPOINT_IMAGES = 64 << 20, 4096  # between two syncs: less than a second of work to lose
 
 
 class BetonWriter:
-    """Context manager. Ctrl-C keeps what has been written, for the next process; any other exception deletes it.
+    """Context manager. Whatever leaves it early, what has been written stays for the next process.
 
-    identity: a hash of all that the content depends on; what was begun under another identity is deleted.
+    identity: a hash of all that the content depends on, beside the originals; a draft of another identity is replaced.
+    stamp_N: a number for each image that tells whether its original has changed.
     """
 
-    def __init__(self, final: Path, identity: bytes, images: int) -> None:
-        self._final, self._identity, self._images = final, identity, images
+    def __init__(self, final: Path, identity: bytes, stamp_N: npt.NDArray[np.uint64]) -> None:
+        self._final, self._identity, self._stamp_N = final, identity, stamp_N
+        images = len(stamp_N)
         self._part = part_path(final)
         self._journal_path = final.with_name(f".{final.name}.journal")
         self._fields = _field_descriptors()
         self._start = next_page(beton.HEADER.itemsize + self._fields.nbytes + images * METADATA.itemsize)
-        self._position, self._count, self._saved, self._saved_position = self._start, 0, 0, self._start
-        self._rows_N = np.zeros(images, ROW)
-        self.payload_crc32 = 0  # of all images so far, one after another
+        self._position = self._saved_position = self._start
+        self._rows_N, self._done_N = np.zeros(images, ROW), np.zeros(images, np.bool_)
+        self._unsaved: list[int] = []
 
     @property
-    def count(self) -> int:
-        """Images written so far."""
-        return self._count
+    def missing(self) -> list[int]:
+        """The images that are not written yet."""
+        return np.flatnonzero(~self._done_N).tolist()
 
     @property
     def rows(self) -> npt.NDArray[np.void]:
-        """ROW of each image written so far."""
-        return self._rows_N[: self._count]
+        """ROW of each image written so far, in the order of the images."""
+        return self._rows_N[self._done_N]
 
     def __enter__(self) -> BetonWriter:
         self._file = open(self._part, "r+b" if self._part.exists() else "w+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.close()
             raise BlockingIOError(error.errno, f"{self._final}: another process is writing it") from None
+        except OSError as error:  # a file system without locks, as Lustre is often mounted
+            print(f"{self._part}: cannot be locked ({error.strerror}); let no other process write it", file=sys.stderr)
         self._recover()
-        self._file.truncate(self._position if self._count else 0)
+        self._file.truncate(self._position if self._done_N.any() else 0)
         self._file.seek(self._position)
         self._journal = open(self._journal_path, "wb")
         self._journal.write(self._identity)
@@ -69,63 +76,55 @@ class BetonWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         try:
-            if kind is not None and issubclass(kind, KeyboardInterrupt):
+            if kind is not None and not full:
                 self._save()
-            else:
-                self._part.unlink(missing_ok=True)
-                self._journal_path.unlink(missing_ok=True)
         finally:
             for file in (self._journal, self._file):
                 with contextlib.suppress(OSError):  # what could not be written before cannot be now
                     file.close()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if kind is None:
+                self._journal_path.unlink(missing_ok=True)
+        if full and isinstance(error, OSError):
             raise OSError(
                 error.errno,
-                f"{self._final}: no room after {self._count} of {self._images} images ({error.strerror}); nothing of "
-                "it was left behind; make room, reduce the images (--max-side, --quality), or name another DIR",
+                f"{self._final}: no room after {self._done_N.sum()} of {len(self._done_N)} images ({error.strerror}); "
+                f"make room and start again, which goes on (what is there: {self._part}), reduce the images "
+                "(--max-side, --quality), or name another DIR",
             ) from error
 
-    def add(self, image: Encoded, mode: int, label: int) -> None:
-        """The next image.
-
-        Raises:
-            ValueError: it does not fit a page of the format.
-        """
+    def add(self, index: int, image: Encoded, mode: int, label: int) -> None:
+        """Image number ``index``."""
         size = len(image.content)
-        if size > beton.PAGE_BYTES:
-            raise ValueError(
-                f"image {self._count}: {size} bytes do not fit a page of {beton.PAGE_BYTES}; set --max-side"
-            )
         if self._position // beton.PAGE_BYTES != (self._position + size - 1) // beton.PAGE_BYTES:
             self._position = next_page(self._position)
             self._file.seek(self._position)
         self._file.write(image.content)
-        metadata = ((mode, image.width, image.height, self._position), label)
-        self._rows_N[self._count] = (metadata, size, zlib.crc32(image.content), image.kept)
-        self.payload_crc32 = zlib.crc32(image.content, self.payload_crc32)
+        metadata, crc32 = ((mode, image.width, image.height, self._position), label), zlib.crc32(image.content)
+        self._rows_N[index] = (metadata, size, self._stamp_N[index], crc32, image.treated)
+        self._done_N[index] = True
+        self._unsaved.append(index)
         self._position += size
-        self._count += 1
-        unsaved = self._position - self._saved_position
-        if unsaved >= _CHECKPOINT_BYTES or self._count - self._saved >= _CHECKPOINT_IMAGES:
+        if self._position - self._saved_position >= _CHECKPOINT_BYTES or len(self._unsaved) >= _CHECKPOINT_IMAGES:
             self._save()
 
     def finish(self) -> int:
-        """Complete the file and move it to its place; returns its size in bytes."""
-        assert self._count == self._images, "all images come before the end"
-        rows_N = self._rows_N
+        """Complete the file with the images that were added, and move it to its place; returns its size in bytes."""
+        rows_N = self.rows
+        images = len(rows_N)
         header = np.zeros(1, beton.HEADER)
         header["version"], header["num_fields"] = beton.VERSION, len(self._fields)
-        header["num_samples"], header["page_size"] = self._images, beton.PAGE_BYTES
+        header["num_samples"], header["page_size"] = images, beton.PAGE_BYTES
         header["alloc_table_ptr"] = next_page(self._position)
-        allocations_N = np.zeros(self._images, beton.ALLOCATION)
-        allocations_N["sample_id"] = np.arange(self._images)
+        allocations_N = np.zeros(images, beton.ALLOCATION)
+        allocations_N["sample_id"] = np.arange(images)
         allocations_N["ptr"], allocations_N["size"] = rows_N["metadata"]["image"]["data_ptr"], rows_N["size"]
         self._file.seek(next_page(self._position))
         self._file.write(allocations_N.tobytes())
         size = self._file.tell()
         self._file.seek(0)
-        metadata_N = np.zeros(self._images, METADATA)  # field by field: a copy of rows would write undefined padding
+        metadata_N = np.zeros(images, METADATA)  # field by field: a copy of rows would write undefined padding
         metadata_N["label"] = rows_N["metadata"]["label"]
         for name in beton.IMAGE.names or ():
             metadata_N["image"][name] = rows_N["metadata"]["image"][name]
@@ -139,29 +138,31 @@ class BetonWriter:
         """Sync the images so far to the disk, then their rows of the journal."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._journal.write(self._rows_N[self._saved : self._count].tobytes())
+        self._journal.write(self._rows_N[self._unsaved].tobytes())
         self._journal.flush()
         os.fsync(self._journal.fileno())
-        self._saved, self._saved_position = self._count, self._position
+        self._unsaved, self._saved_position = [], self._position
 
     def _recover(self) -> None:
-        """Take over the images of an earlier process, up to the first that is not as its journal says."""
+        """Take over the images of an earlier process whose originals are the same, up to the first that is damaged."""
         if not self._journal_path.is_file():
             return
         content = self._journal_path.read_bytes()
         if content[: len(self._identity)] != self._identity:
             return
         content = content[len(self._identity) :]
-        rows = np.frombuffer(content, ROW, min(len(content) // ROW.itemsize, self._images))
-        for row in rows:
+        index_of = {stamp: index for index, stamp in enumerate(self._stamp_N.tolist())}
+        for row in np.frombuffer(content, ROW, len(content) // ROW.itemsize):
             place, size = int(row["metadata"]["image"]["data_ptr"]), int(row["size"])
             self._file.seek(place)
             image = self._file.read(size)
             if len(image) != size or zlib.crc32(image) != row["crc32"]:
                 return
-            self._rows_N[self._count] = row
-            self.payload_crc32 = zlib.crc32(image, self.payload_crc32)
-            self._count, self._position = self._count + 1, place + size
+            index = index_of.get(int(row["stamp"]))
+            if index is not None and place >= self._start:
+                self._rows_N[index], self._done_N[index] = row, True
+                self._unsaved.append(index)
+                self._position = max(self._position, place + size)
 
 
 def part_path(final: Path) -> Path:

@@ -1,4 +1,6 @@
-"""Separable Gaussian blur with reflected borders (torchvision's gaussian_blur), in blocks of rows that stay in cache.
+"""Separable Gaussian blur in blocks of rows that stay in cache.
+
+The borders are reflected (torchvision's gaussian_blur), or there is black beyond them (``black``: SimCLR's code).
 
 S side of the planes, r radius of the kernel in pixels. Taps are added in pairs, so the radius is rounded up to even,
 with a weight of zero.
@@ -75,7 +77,9 @@ def _add_pairs(target: Any, source: Any, first: int, count: int, step: int, radi
 
 
 @inner
-def _blur_down(plane: Any, side: int, y: int, rows: int, radius: int, even: int, weight: Any, blurred: Any) -> None:
+def _blur_down(
+    plane: Any, side: int, y: int, rows: int, radius: int, even: int, black: bool, weight: Any, blurred: Any
+) -> None:
     """blurred = rows y .. y + rows - 1 of the plane, blurred along y."""
     centre = weight[0]
     count, first = rows * side, y * side
@@ -87,7 +91,7 @@ def _blur_down(plane: Any, side: int, y: int, rows: int, radius: int, even: int,
         return
     for row in range(rows):
         target = block[row * side : (row + 1) * side]
-        for k in range(1, radius + 1):
+        for k in range(1, radius + 1 if not black else 1):
             above, below = abs(y + row - k), y + row + k
             if below >= side:
                 below = 2 * (side - 1) - below
@@ -96,10 +100,18 @@ def _blur_down(plane: Any, side: int, y: int, rows: int, radius: int, even: int,
             w = weight[k]
             for x in range(side):
                 target[x] += w * (a[x] + b[x])
+        for distance in range(-radius, radius + 1 if black else -radius):
+            other = y + row + distance
+            if distance != 0 and 0 <= other < side:
+                a, w = plane[other * side : (other + 1) * side], weight[abs(distance)]
+                for x in range(side):
+                    target[x] += w * a[x]
 
 
 @inner
-def _blur_across(side: int, rows: int, even: int, weight: Any, block: Any, padded: Any, sum_: Any, output: Any) -> None:
+def _blur_across(
+    side: int, rows: int, even: int, black: bool, weight: Any, block: Any, padded: Any, sum_: Any, output: Any
+) -> None:
     """output = block blurred along x, rounded to uint8."""
     centre = weight[0]
     stride = side + 2 * even
@@ -111,8 +123,8 @@ def _blur_across(side: int, rows: int, even: int, weight: Any, block: Any, padde
             middle[x] = source[x]
         for k in range(1, even + 1):
             reflected = min(k, side - 1)  # at most one past the radius, where the weight is zero
-            target[even - k] = source[reflected]
-            target[even + side - 1 + k] = source[side - 1 - reflected]
+            target[even - k] = _f32(0) if black else source[reflected]
+            target[even + side - 1 + k] = _f32(0) if black else source[side - 1 - reflected]
     count = rows * stride - 2 * even
     total, own = sum_[:count], padded[even : even + count]
     for x in range(count):
@@ -126,16 +138,16 @@ def _blur_across(side: int, rows: int, even: int, weight: Any, block: Any, padde
 
 
 @inner
-def blur_plane(plane: Any, side: int, sigma: float, radius: int, scratch: Any, output: Any) -> None:
+def blur_plane(plane: Any, side: int, sigma: float, radius: int, black: bool, scratch: Any, output: Any) -> None:
     """Blur ``plane`` (side*side floats in 0..255) into ``output`` (side*side uint8)."""
     weight, block, padded, sum_ = scratch.weight, scratch.block, scratch.padded, scratch.sum_
     r = gaussian_weights(sigma, min(radius, side - 1), weight)
     even = r + (r & 1)
     for y in range(0, side, BLOCK_ROWS):
         rows = min(BLOCK_ROWS, side - y)
-        _blur_down(plane, side, y, rows, r, even, weight, block)
+        _blur_down(plane, side, y, rows, r, even, black, weight, block)
         low, high = y * side, (y + rows) * side
-        _blur_across(side, rows, even, weight, block, padded, sum_, output[low:high])
+        _blur_across(side, rows, even, black, weight, block, padded, sum_, output[low:high])
 
 
 @exact

@@ -1,7 +1,8 @@
 """Colour operations on three planes of floats in 0..255, each clipped to 0..255 as torchvision v2 does on floats.
 
 N pixels per plane. Brightness, contrast and saturation blend with black, the mean grey and the pixel's grey; hue turns
-in HSV. The loops have no branches, so that they vectorise.
+in HSV. SimCLR's code differs in two: contrast blends with each channel's own mean, saturation is scaled in HSV. The
+loops have no branches, so that they vectorise.
 """
 
 from __future__ import annotations
@@ -50,12 +51,28 @@ def _grey_sum(red_N: Any, green_N: Any, blue_N: Any) -> Any:
 
 
 @inner
-def contrast(red_N: Any, green_N: Any, blue_N: Any, factor: Any, offset: Any) -> None:
-    """offset: (1 - factor) * the mean grey of the image."""
+def _sum(level_N: Any) -> Any:
+    total: Any = _ZERO
+    for x in range(len(level_N)):
+        total += level_N[x]
+    return total
+
+
+@inner
+def contrast(
+    red_N: Any, green_N: Any, blue_N: Any, factor: Any, red_mean: Any, green_mean: Any, blue_mean: Any
+) -> None:
+    """Blends with the means: of the channels, or all three the mean grey of the image."""
+    red_offset, green_offset, blue_offset = (
+        _f32(red_mean * (1.0 - factor)),
+        _f32(green_mean * (1.0 - factor)),
+        _f32(blue_mean * (1.0 - factor)),
+    )
+    strength = _f32(factor)
     for x in range(len(red_N)):
-        red_N[x] = _clip(red_N[x] * factor + offset)
-        green_N[x] = _clip(green_N[x] * factor + offset)
-        blue_N[x] = _clip(blue_N[x] * factor + offset)
+        red_N[x] = _clip(red_N[x] * strength + red_offset)
+        green_N[x] = _clip(green_N[x] * strength + green_offset)
+        blue_N[x] = _clip(blue_N[x] * strength + blue_offset)
 
 
 @inner
@@ -66,6 +83,19 @@ def saturation(red_N: Any, green_N: Any, blue_N: Any, factor: Any) -> None:
         red_N[x] = _clip(red * factor + offset)
         green_N[x] = _clip(green * factor + offset)
         blue_N[x] = _clip(blue * factor + offset)
+
+
+@inner
+def saturation_in_hsv(red_N: Any, green_N: Any, blue_N: Any, factor: Any) -> None:
+    """Chroma times ``factor``, at most all of the value; hue and value stay."""
+    for x in range(len(red_N)):
+        red, green, blue = red_N[x], green_N[x], blue_N[x]
+        value = max(max(red, green), blue)
+        chroma = value - min(min(red, green), blue)
+        ratio = min(factor, value / (chroma if chroma > _TINY else _ONE))
+        red_N[x] = value - (value - red) * ratio
+        green_N[x] = value - (value - green) * ratio
+        blue_N[x] = value - (value - blue) * ratio
 
 
 @inner
@@ -126,7 +156,8 @@ def change_colour(planes_3N: Any, settings: Any, drawn: Any) -> None:
     before it. Sums of blocks keep that mean accurate in float32.
     """
     red_N, green_N, blue_N = planes_3N[0], planes_3N[1], planes_3N[2]
-    pixels, contrast_place, mean = len(red_N), _place_of_contrast(settings, drawn), 0.0
+    pixels, contrast_place, simclr = len(red_N), _place_of_contrast(settings, drawn), settings.simclr != 0
+    red_mean, green_mean, blue_mean = 0.0, 0.0, 0.0
     for stage in range(2):
         last = stage == 1 or contrast_place == 4
         first_place, end_place = (0, contrast_place) if stage == 0 else (contrast_place, 4)
@@ -137,13 +168,20 @@ def change_colour(planes_3N: Any, settings: Any, drawn: Any) -> None:
                 if operation == BRIGHTNESS and settings.brightness > 0:
                     brightness(red, green, blue, _f32(drawn.brightness))
                 elif operation == CONTRAST and settings.contrast > 0:
-                    contrast(red, green, blue, _f32(drawn.contrast), _f32(mean * (1.0 - drawn.contrast)))
+                    contrast(red, green, blue, drawn.contrast, red_mean, green_mean, blue_mean)
+                elif operation == SATURATION and settings.saturation > 0 and simclr:
+                    saturation_in_hsv(red, green, blue, _f32(drawn.saturation))
                 elif operation == SATURATION and settings.saturation > 0:
                     saturation(red, green, blue, _f32(drawn.saturation))
                 elif operation == HUE and settings.hue > 0:
                     hue(red, green, blue, _f32(drawn.hue))
-            if not last:
-                mean += _grey_sum(red, green, blue) / pixels
+            if not last and simclr:
+                red_mean += _sum(red) / pixels
+                green_mean += _sum(green) / pixels
+                blue_mean += _sum(blue) / pixels
+            elif not last:
+                red_mean += _grey_sum(red, green, blue) / pixels
+                green_mean = blue_mean = red_mean
             elif drawn.grayscale:
                 grayscale(red, green, blue)
         if last:

@@ -57,6 +57,9 @@ CROP = Operation(
     slots=tuple(range(SLOT_CROP, SLOT_CROP + 4 * CROP_TRIES)),
     configured=(),
     derived={
+        "simclr": lambda view, side: float(
+            view.flavour == "simclr"
+        ),  # also read by the resize, the colours and the blur
         "area_low": lambda view, side: view.crop_area[0],
         "area_high": lambda view, side: view.crop_area[1],
         "log_aspect_low": lambda view, side: math.log(view.crop_aspect_ratio[0]),

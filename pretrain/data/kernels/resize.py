@@ -1,7 +1,8 @@
-"""Crop and antialiased bilinear resize: a window of an RGB image to three planes of floats in 0..255.
+"""Crop and resize: a window of an RGB image to three planes of floats in 0..255.
 
 The filter of torchvision's resize(antialias=True) and of Pillow: a triangle as wide as the reduction, normalised, cut
-at the window. S side of the output; K taps, equal for all outputs of an axis.
+at the window. Or that of SimCLR's code (TensorFlow 2's bicubic): Keys' cubic with a = -1/2 over four pixels, however
+large the reduction, normalised at the window's edges. S side of the output; K taps, equal for all outputs of an axis.
 """
 
 from __future__ import annotations
@@ -46,13 +47,22 @@ def resize_scratch(side: int, longest: int) -> Any:
 
 
 @inner
-def triangle_weights(length: int, side: int, start_S: Any, weight_SK: Any) -> int:
+def _cubic(distance: float) -> float:
+    """Keys' kernel (1981), a = -1/2."""
+    d = abs(distance)
+    if d < 1:
+        return (1.5 * d - 2.5) * d * d + 1
+    return ((-0.5 * d + 2.5) * d - 4) * d + 2 if d < 2 else 0.0
+
+
+@inner
+def filter_weights(length: int, side: int, cubic: bool, start_S: Any, weight_SK: Any) -> int:
     """Taps of a resize from ``length`` to ``side`` pixels: output o is sum_k weight[o, k] * input[start[o] + k].
 
     Returns the number of taps K. Windows at the far end are moved back inside, so that all have K taps.
     """
     scale = length / side
-    support = max(1.0, scale)
+    support = 2.0 if cubic else max(1.0, scale)
     taps = 0
     for o in range(side):
         centre = (o + 0.5) * scale
@@ -60,7 +70,7 @@ def triangle_weights(length: int, side: int, start_S: Any, weight_SK: Any) -> in
         high = min(length, int(centre + support + 0.5))
         total = 0.0
         for k in range(low, high):
-            weight = max(0.0, 1.0 - abs((k + 0.5 - centre) / support))
+            weight = _cubic(k + 0.5 - centre) if cubic else max(0.0, 1.0 - abs((k + 0.5 - centre) / support))
             weight_SK[o, k - low] = weight
             total += weight
         for k in range(high - low):
@@ -79,11 +89,11 @@ def triangle_weights(length: int, side: int, start_S: Any, weight_SK: Any) -> in
 
 
 @inner
-def _column_table(length: int, flip: bool, side: int, scratch: Any) -> int:
+def _column_table(length: int, flip: bool, side: int, cubic: bool, scratch: Any) -> int:
     """Byte offsets and weights of all output columns, mirrored when ``flip``; returns the number of taps."""
     start_S, weight_SK = scratch.column_start_S, scratch.column_weight_SK
     byte_S, weight = scratch.column_byte_S, scratch.column_weight
-    taps = triangle_weights(length, side, start_S, weight_SK)
+    taps = filter_weights(length, side, cubic, start_S, weight_SK)
     for x in range(side):
         target = side - 1 - x if flip else x
         byte_S[target] = np.int32(3 * start_S[x])
@@ -125,17 +135,19 @@ def _output_row(
 
 
 @inner
-def resize_window(pixels: Any, image_width: int, window: Any, planes_3P: Any, side: int, scratch: Any) -> None:
+def resize_window(
+    pixels: Any, image_width: int, window: Any, planes_3P: Any, side: int, cubic: bool, scratch: Any
+) -> None:
     """Part of an image to planes_3P (3, side*side).
 
     pixels: uint8 RGB, one-dimensional, a byte readable after the end. window: top, left, height, width, and whether to
-    flip (fields of `operations.DRAWN`).
+    flip (fields of `operations.DRAWN`). cubic: which filter.
     """
     # Out of the tuple once: every access to an array in it counts references.
     start_S, weight_SK, ring, total = scratch.row_start_S, scratch.row_weight_SK, scratch.ring, scratch.sum_row
     byte_S, column_weight = scratch.column_byte_S, scratch.column_weight
-    row_taps = triangle_weights(window.height, side, start_S, weight_SK)
-    column_taps = _column_table(window.width, window.flip != 0, side, scratch)
+    row_taps = filter_weights(window.height, side, cubic, start_S, weight_SK)
+    column_taps = _column_table(window.width, window.flip != 0, side, cubic, scratch)
     corner = window.top * image_width + window.left
     rows = ring.shape[0]
     done = 0
@@ -151,3 +163,8 @@ def resize_window(pixels: Any, image_width: int, window: Any, planes_3P: Any, si
         _output_row(
             ring, weight_SK, total, first, y, row_taps, side, red[low:high], green[low:high], blue[low:high]
         )  # fmt: skip
+    if cubic:  # it overshoots
+        for channel in range(3):
+            plane = planes_3P[channel]
+            for x in range(len(plane)):
+                plane[x] = min(max(plane[x], _f32(0)), _f32(255))

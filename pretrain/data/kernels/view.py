@@ -88,7 +88,8 @@ def augment(
             if len(window_B4) > 0:
                 drawn.top, drawn.left = window_B4[b, 0], window_B4[b, 1]
                 drawn.height, drawn.width = window_B4[b, 2], window_B4[b, 3]
-            resize_window(pixels, width_B[b], drawn, planes_3P, side, scratch.resize)
+            simclr = settings.simclr != 0
+            resize_window(pixels, width_B[b], drawn, planes_3P, side, simclr, scratch.resize)
             warp_view(planes_3P, side, drawn, scratch.padded)
             change_colour(planes_3P, settings, drawn)
             levels_3P = views_BV3SS[b, v].reshape(3, side * side)
@@ -96,7 +97,8 @@ def augment(
                 output_P = levels_3P[channel]
                 radius = int(settings.blur_radius)
                 if drawn.blur_sigma_px > 0 and radius > 0:
-                    blur_plane(planes_3P[channel], side, drawn.blur_sigma_px, radius, scratch.blur, output_P)
+                    sigma = drawn.blur_sigma_px
+                    blur_plane(planes_3P[channel], side, sigma, radius, simclr, scratch.blur, output_P)
                 else:
                     _store(planes_3P[channel], output_P)
             change_levels(levels_3P, settings, drawn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,18 @@ _EXPECTED = (
 )
 
 
+_MANY_CLASSES = 100_000  # ids beyond this and the number of images are some other number than a class's
+
+
 class Arrays(Source):
     """A pair of files for each split, see `array_images`."""
 
     stored_as = "raw"
+
+    def available(self) -> tuple[str, ...]:
+        there = (s for s in self.splits if self.directory and (self.directory / f"{s}_images.npy").is_file())
+        idx = (s for s in self.splits if self.directory and idx_pair(s, self.directory))
+        return tuple(there) or tuple(idx) or self.splits
 
     def open(self, split: str) -> Images:
         return array_images(split, self.originals())
@@ -38,15 +47,15 @@ def array_images(split: str, directory: Path) -> Images:
     array = directory / f"{split}_images.npy"
     if array.is_file():
         images = np.load(array, mmap_mode="r")
-        labels_path: Path | None = directory / f"{split}_labels.npy"
-        labels = np.load(labels_path) if labels_path and labels_path.is_file() else None
-        return _checked(array, images, labels)
+        there = [path for path in (array, directory / f"{split}_labels.npy") if path.is_file()]
+        return _checked(there, images, np.load(there[1]) if len(there) > 1 else None)
     found = idx_pair(split, directory)
     if found is None:
         expected = _EXPECTED.format(split=split, idx=_idx_prefix(split))
         raise FileNotFoundError(f"{directory}: no arrays of the split {split}; expected {expected}")
     images_path, labels_path = found
-    return _checked(images_path, read_idx(images_path), read_idx(labels_path) if labels_path else None)
+    files = [images_path, labels_path] if labels_path else [images_path]
+    return _checked(files, read_idx(images_path), read_idx(labels_path) if labels_path else None)
 
 
 def idx_pair(split: str, directory: Path) -> tuple[Path, Path | None] | None:
@@ -83,8 +92,8 @@ def _idx_prefix(split: str) -> str:
     return "t10k" if split == "test" else split
 
 
-def _checked(path: Path, images: Any, labels: Any | None) -> Images:
-    """The arrays as images. Raises ValueError where they are not; names ``path``."""
+def _checked(files: Sequence[Path], images: Any, labels: Any | None) -> Images:
+    """The arrays of ``files`` as images. Raises ValueError where they are not; names the file."""
     import numpy as np
 
     from pretrain.data.sources.images import Images, rgb
@@ -92,12 +101,17 @@ def _checked(path: Path, images: Any, labels: Any | None) -> Images:
     colours = images.shape[3] if images.ndim == 4 else 1
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or colours not in (1, 3):
         raise ValueError(
-            f"{path}: got {images.dtype} of shape {images.shape}, expected uint8 (N, H, W) or (N, H, W, 1 or 3)"
+            f"{files[0]}: got {images.dtype} of shape {images.shape}, expected uint8 (N, H, W) or (N, H, W, 1 or 3)"
         )
     if labels is None:
         labels = np.full(len(images), -1)
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{path}: {len(images)} images, but labels are {labels.dtype} of shape {labels.shape}")
-    label_N = labels.astype(np.int64)
+    if labels.shape not in ((len(images),), (len(images), 1)) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{files[0]}: {len(images)} images, but labels are {labels.dtype} of shape {labels.shape}")
+    label_N = labels.reshape(-1).astype(np.int64)
     classes = int(label_N.max(initial=-1)) + 1
-    return Images(label_N, tuple(map(str, range(classes))), lambda index: rgb(images[index]))
+    if label_N.min(initial=-1) < -1 or classes > max(len(images), _MANY_CLASSES):
+        low, high = label_N.min(), classes - 1
+        raise ValueError(
+            f"{files[-1]}: labels {low} to {high}, expected numbers from 0 on, one a class, or -1 for none"
+        )
+    return Images(label_N, tuple(map(str, range(classes))), lambda index: rgb(images[index]), files=files)

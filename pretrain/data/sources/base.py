@@ -54,6 +54,17 @@ class Source:
         """directory: of the originals. only: names of the classes or files to take. config: settings, a ``Config``."""
         self.directory, self.only, self.config = directory, only, config
 
+    @classmethod
+    def settings(cls) -> type[Section]:
+        """The class of its settings, an empty section where it has none."""
+        from pretrain.configio import Section
+
+        return cls.Config or Section
+
+    def available(self) -> tuple[str, ...]:
+        """The splits that are written by default, where only the originals can tell."""
+        return self.splits
+
     def open(self, split: str) -> Images:
         """The images of a split.
 

@@ -37,10 +37,16 @@ def source_class(name: str) -> type[Source]:
     """
     if ":" in name:
         return _own_class(name)
+    name = registered_name(name)
     if name not in SOURCES:
         hint = did_you_mean(name, SOURCES)
         raise ValueError(f"data set: got {name!r}{hint}, expected one of {', '.join(SOURCES)}, or package.module:Class")
     return SOURCES[name]
+
+
+def registered_name(name: str) -> str:
+    """``name``, or imagefolder where it is the path of a folder."""
+    return "imagefolder" if name not in SOURCES and ("/" in name or Path(name).is_dir()) else name
 
 
 def _own_class(path: str) -> type[Source]:
@@ -56,35 +62,51 @@ def _own_class(path: str) -> type[Source]:
 
 
 def source_config(name: str, settings: Sequence[str]) -> Any:
-    """``key=value`` settings as an instance of the source's ``Config``; of an empty section where it has none.
+    """``key=value`` settings as an instance of the source's section of settings, empty where it has none.
 
     Raises:
         ConfigError: a key or a value that the source does not take; all at once.
     """
-    from pretrain.configio import Section, apply_overrides, validate
+    from pretrain.configio import apply_overrides, validate
 
-    return validate(source_class(name).Config or Section, apply_overrides({}, settings), name)
+    return validate(source_class(name).settings(), apply_overrides({}, settings), name)
+
+
+def open_source(
+    name: str, directory: Path | None = None, only: frozenset[str] | None = None, *, config: Any = None
+) -> Source:
+    """The source called ``name``.
+
+    directory: where the originals are, or shall be downloaded to. only: names of the classes or files to take, from a
+    source that has parts. config: an instance of the source's settings; None: its defaults.
+
+    Raises:
+        ValueError: no such source, or a source without named parts.
+    """
+    kind = source_class(name)
+    if only is not None and not kind.has_parts:
+        parts = ", ".join(other for other, source in SOURCES.items() if source.has_parts)
+        raise ValueError(f"--only: {name} is not a folder of files; expected one of {parts}")
+    return kind(directory, only=only, config=source_config(name, ()) if config is None else config)
+
+
+def images_of(source: Source, name: str, split: str) -> Images:
+    """The images of a split of an opened source called ``name``.
+
+    Raises:
+        ValueError: no such split; the originals are not as expected.
+        FileNotFoundError: the originals are not there and cannot be downloaded; says what is expected where.
+    """
+    try:
+        if split not in (splits := source.available()) and split not in source.splits:
+            raise ValueError(f"split: got {split!r}, {name} has {', '.join(splits)}")
+        return source.open(split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name}: {error}") from error
 
 
 def open_images(
     name: str, split: str, directory: Path | None = None, only: frozenset[str] | None = None, *, config: Any = None
 ) -> Images:
-    """The images of a split of the source called ``name``.
-
-    directory: where the originals are, or shall be downloaded to. only: names of the classes or files to take, from a
-    source that has parts. config: an instance of the source's ``Config``; None: its defaults.
-
-    Raises:
-        ValueError: no such source or split, or a source without named parts; the originals are not as expected.
-        FileNotFoundError: the originals are not there and cannot be downloaded; says what is expected where.
-    """
-    kind = source_class(name)
-    if split not in kind.splits:
-        raise ValueError(f"split: got {split!r}, {name} has {', '.join(kind.splits)}")
-    if only is not None and not kind.has_parts:
-        parts = ", ".join(other for other, source in SOURCES.items() if source.has_parts)
-        raise ValueError(f"--only: {name} is not a folder of files; expected one of {parts}")
-    try:
-        return kind(directory, only=only, config=source_config(name, ()) if config is None else config).open(split)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name}: {error}") from error
+    """`open_source` and `images_of` in one."""
+    return images_of(open_source(name, directory, only, config=config), name, split)
