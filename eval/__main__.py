@@ -1,4 +1,4 @@
-"""python -m eval TASK RUN_DIR [key=value ...] and python -m eval report STUDY_DIR [STUDY_DIR ...]"""
+"""bigbatch eval TASK RUN_DIR [key=value ...] and bigbatch report STUDY_DIR [STUDY_DIR ...]"""
 
 from __future__ import annotations
 
@@ -9,62 +9,70 @@ from pathlib import Path
 
 from eval.config import EVALUATIONS, evaluation_class, evaluation_config
 from eval.describe import describe
-from eval.report.command import add_report_arguments
+from eval.report.command import add_report_arguments, report_command
 from eval.result import EvaluationError, Stopwatch, open_evaluation, previous_result
 from eval.schema import parse_result
 from pretrain.errors import ConfigError
+from pretrain.format import command
+from pretrain.preemption import end_with_torchrun, interruptible
 
 EXAMPLES = """examples:
-  python -m eval linear runs/quick/points/0a1b2c3d4e5f
-  python -m eval linear RUN_DIR train_images=10000 'l2=[0.1, 0.01, 0.001]'
-  python -m eval linear RUN_DIR config=configs/eval/linear_wide.yaml
-  python -m eval knn RUN_DIR neighbours.neighbours=20
-  python -m eval finetune RUN_DIR 'label_fractions=[0.01, 0.1]' epochs=20
-  python -m eval distill RUN_DIR label_fraction=0.1 'student={architecture: resnet18}'
-  python -m eval transfer RUN_DIR 'directories=[data/cifar10, data/stl10]'
-  python -m eval my_package.my_module:MyEvaluation RUN_DIR
-  python -m eval report runs/quick
-  python -m eval report runs/quick runs/longer          (side by side)
-  python -m eval report runs/quick --watch 30           (while it runs)"""
+  bigbatch eval linear RUN_DIR
+  bigbatch eval linear RUN_DIR train_images=10000 'l2=[0.1, 0.01, 0.001]'
+  bigbatch eval linear RUN_DIR config=linear_wide
+  bigbatch eval knn RUN_DIR neighbours.neighbours=20
+  bigbatch eval finetune RUN_DIR 'label_fractions=[0.01, 0.1]' epochs=20
+  bigbatch eval distill RUN_DIR label_fraction=0.1 'student={architecture: resnet18}'
+  bigbatch eval transfer RUN_DIR 'directories=[data/cifar10, data/stl10]'
+  bigbatch eval my_package.my_module:MyEvaluation RUN_DIR
+  bigbatch report runs/quick
+  bigbatch report runs/quick runs/longer          (side by side)
+  bigbatch report runs/quick --watch 30           (while it runs)"""
+
+REPORT = "accuracy against batch size and every other axis of a study: HTML, Markdown, CSV and figures"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the result or the report is there, 1 when it cannot be had, 2 for a bad configuration."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    task, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if task in ("-h", "--help"):
+        print(_overview())
+        return 0
+    end_with_torchrun()
     try:
-        given = _parser(arguments).parse_args(arguments)
-        if given.task == "report":
-            from eval.report.command import report_command
-
-            return report_command(given)
-        return _evaluate(given.task, given.run_directory, given.overrides)
+        if task == "report":
+            parser = _parser(task, REPORT)
+            add_report_arguments(parser)
+            return report_command(parser.parse_args(rest))
+        parser = _parser(task, evaluation_class(task).help)
+        parser.add_argument("run_directory", type=Path, metavar="RUN_DIR", help="directory that `pretrain` wrote")
+        text = f"settings, see `bigbatch settings eval {task}`; config=FILE reads a file, or one of configs/eval/"
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help=text)
+        given = parser.parse_intermixed_args(rest)
+        return _evaluate(task, given.run_directory, given.overrides)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     except (EvaluationError, FileNotFoundError) as error:
-        print(f"eval {given.task}: {error}", file=sys.stderr)
+        print(f"eval {task}: {error}", file=sys.stderr)
         return 1
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval",
-        description="Evaluate the frozen encoder of a run, or build the report of a study.",
-        epilog=EXAMPLES,
+def _overview() -> str:
+    tasks = {**{task: settings.help for task, settings in EVALUATIONS.items()}, "report": REPORT}
+    lines = [f"usage: {command('eval', 'eval')} TASK RUN_DIR [key=value ...]", "", *EXAMPLES.splitlines(), "", "tasks:"]
+    return "\n".join([*lines, *(f"  {task:<10}{text}" for task, text in tasks.items())])
+
+
+def _parser(task: str, text: str) -> argparse.ArgumentParser:
+    """The command line of one task; options and settings may stand anywhere in it."""
+    examples = [line for line in EXAMPLES.splitlines() if f" {task} " in line]
+    return argparse.ArgumentParser(
+        prog=f"{command('eval', 'eval')} {task}",
+        description=text,
+        epilog="\n".join(["examples:", *examples]) if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
-    own = [arguments[0]] if arguments and ":" in arguments[0] else []
-    for task in [*EVALUATIONS, *own]:
-        text = evaluation_class(task).help
-        probe = tasks.add_parser(task, help=text, description=text)
-        probe.add_argument("run_directory", type=Path, metavar="RUN_DIR", help="directory that `pretrain` wrote")
-        probe.add_argument(
-            "overrides", nargs="*", metavar="key=value", help="settings, see configs/eval/; config=FILE reads a file"
-        )
-    text = "accuracy against batch size and every other axis of a study: HTML, Markdown, CSV and figures"
-    add_report_arguments(tasks.add_parser("report", help=text, description=text))
-    return parser
 
 
 def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
@@ -89,4 +97,4 @@ def _evaluate(task: str, run_directory: Path, overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -82,7 +82,7 @@ def read_network(path: Path) -> StoredNetwork:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise EvaluationError(f"{path}: no such file; `python -m eval finetune RUN_DIR` writes networks") from None
+        raise EvaluationError(f"{path}: no such file; `bigbatch eval finetune RUN_DIR` writes networks") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EvaluationError(f"{path} cannot be read as a network ({reason})") from error

@@ -18,6 +18,7 @@ from pretrain.configio import (
     PositiveInt,
     Section,
     apply_overrides,
+    find_config,
     read_yaml,
     validate,
 )
@@ -56,17 +57,19 @@ class FeatureConfig(Section):
 
     help: ClassVar[str] = ""  # one line for --help
     label: ClassVar[str] = ""  # in print; the task's name where it says enough
+    classifies: ClassVar[bool] = True  # learns from labels of one split what it tests on another
     shared: ClassVar[bool] = False  # several ranks may do it together: see `eval.evaluate`
     runs: ClassVar[str] = ""  # package.module:function that does it, imported when it is needed
+    revision: ClassVar[int] = 1  # raised where the same settings come to mean other numbers
 
-    directory: FilePath | None = None
-    train_split: str | None = None
-    test_split: str = "test"
+    directory: FilePath | None = None  # of the images; null: the run's own
+    train_split: str | None = None  # null: the run's own
+    test_split: str = "test"  # read once, at the end
     train_images: PositiveInt | None = None  # use only this many, a fixed subset of the split
     size_px: Annotated[int, Field(ge=8)] | None = None  # side of the central crop
     batch_size: PositiveInt = 500  # images per forward pass: speed only
     workers: PositiveInt | None = None  # threads that make images; null: one on a CPU, all cores beside a GPU
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     cache: bool = True  # keep the features below the run's directory
     allow_unfinished: bool = False  # evaluate the newest checkpoint of a run that has no result
 
@@ -90,15 +93,15 @@ class FeatureConfig(Section):
 class ProbeConfig(FeatureConfig):
     """An evaluation of one encoder. ``random``: its weights before the first step, for comparison."""
 
-    initialisation: Initialisation = "pretrained"
+    initialisation: Initialisation = "pretrained"  # random: the weights ahead of the first step
 
 
 class NeighbourSettings(Section):
     """Weighted k-nearest-neighbours by cosine (Wu et al. 2018, section 3.4), and a plain vote of fewer beside it."""
 
-    neighbours: PositiveInt = 200
-    temperature: PositiveFloat = 0.07
-    plain_neighbours: PositiveInt = 5
+    neighbours: PositiveInt = 200  # that vote, weighted
+    temperature: PositiveFloat = 0.07  # of their weights
+    plain_neighbours: PositiveInt = 5  # that vote alike
 
 
 class SgdSettings(Section):
@@ -107,14 +110,13 @@ class SgdSettings(Section):
     With several learning rates or weight decays all are trained in one pass, and a held-out part chooses.
     """
 
-    learning_rates: Annotated[tuple[PositiveFloat, ...], Several] = (0.1,)
-    weight_decays: Annotated[tuple[NonNegativeFloat, ...], Several] = (0.0,)
-    epochs: PositiveInt = 90
-    batch_size: PositiveInt = 256
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    augmented: bool = (
-        True  # random crop and flip, through the encoder every epoch; false: the same features every epoch
-    )
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Several] = (0.1,)  # base rates, times batch_size / 256
+    weight_decays: Annotated[tuple[NonNegativeFloat, ...], Several] = (0.0,)  # a grid with learning_rates
+    epochs: PositiveInt = 90  # passes over the training images
+    batch_size: PositiveInt = 256  # images of a step
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # Nesterov's
+    # random crop and flip, through the encoder every epoch; false: the same features every epoch
+    augmented: bool = True
     crop_area: Interval | None = None  # as fractions of the image's; null: the run's own
     standardize: bool = False  # each feature to mean 0 and variance 1; SimCLR takes them as they are
 
@@ -129,15 +131,16 @@ class LinearConfig(ProbeConfig):
     label: ClassVar[str] = "Linear probe"
     shared: ClassVar[bool] = True
     runs: ClassVar[str] = "eval.tasks.probe:evaluate_linear"
+    revision: ClassVar[int] = 2
 
     protocol: Literal["lbfgs", "sgd"] = "lbfgs"
-    sgd: SgdSettings = SgdSettings()  # of that protocol; l2, standardize, max_iterations, tolerance are of the other
-    l2: Annotated[tuple[PositiveFloat, ...], Several] = DEFAULT_L2
-    held_out_fraction: OpenFraction = 0.1
+    sgd: SgdSettings = SgdSettings()  # of that protocol
+    l2: Annotated[tuple[PositiveFloat, ...], Several] = DEFAULT_L2  # of lbfgs
+    held_out_fraction: OpenFraction = 0.1  # of the training images: chooses among the grid
     seed: Seed = 0  # of the held-out part
     standardize: bool = True  # each feature to mean 0 and variance 1 over the training images
-    max_iterations: PositiveInt = 300
-    tolerance: PositiveFloat = 1e-7  # stop this close to the minimum, in nats per image
+    max_iterations: PositiveInt = 1000  # of L-BFGS, for each penalty
+    gradient_tolerance: PositiveFloat = 3e-7  # stop where no component of the gradient is larger
     knn: bool = True  # report k-nearest-neighbours on the same features
     neighbours: NeighbourSettings = NeighbourSettings()
 
@@ -154,6 +157,7 @@ class KnnConfig(ProbeConfig):
     label: ClassVar[str] = "Nearest neighbours"
     shared: ClassVar[bool] = True
     runs: ClassVar[str] = "eval.tasks.probe:evaluate_knn"
+    revision: ClassVar[int] = 2
 
     neighbours: NeighbourSettings = NeighbourSettings()
 
@@ -164,10 +168,10 @@ class TrainingSettings(Section):
     Learning rates are base rates, multiplied by batch_size / 256 (SimCLR). The batch is as small as the images are few.
     """
 
-    batch_size: PositiveInt = 256
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    batch_size: PositiveInt = 256  # images of a step, at most
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # Nesterov's
     crop_area: Interval | None = None  # as fractions of the image's; null: the run's own
-    autocast: Literal["off", "bf16"] = "off"
+    autocast: Literal["off", "bf16"] = "off"  # bf16: faster on GPUs
     test_every_epochs: Annotated[int, Field(ge=0)] = 5  # for the curves alone; 0: after the last epoch only
 
 
@@ -181,17 +185,22 @@ class FinetuneConfig(FeatureConfig):
     help: ClassVar[str] = "random, supervised, linear, fine-tuned with few and all labels: one table"
     shared: ClassVar[bool] = True
     runs: ClassVar[str] = "eval.tasks.finetune:evaluate_finetune"
+    revision: ClassVar[int] = 2
 
     label_fractions: Annotated[tuple[LabelFraction, ...], Several] = (0.01, 0.1, 1.0)  # equally many of each class
+    # Rows: weights ahead of the first step, or trained ones.
+    # Rows: weights ahead of the first step, or trained ones.
     initialisations: Annotated[tuple[Initialisation, ...], Several] = ("random", "pretrained")
+    # Rows: a classifier alone, or the whole network.
+    # Rows: a classifier alone, or the whole network.
     methods: Annotated[tuple[Literal["linear", "finetune"], ...], Several] = ("linear", "finetune")
     epochs: PositiveInt | None = None  # SimCLR's: 60 below a tenth of the labels, 30 from there on
-    encoder_learning_rates: Annotated[tuple[NonNegativeFloat, ...], Several] = (0.05,)
-    head_learning_rates: Annotated[tuple[PositiveFloat, ...], Several] = (0.05,)
-    weight_decays: Annotated[tuple[NonNegativeFloat, ...], Several] = (0.0,)
+    encoder_learning_rates: Annotated[tuple[NonNegativeFloat, ...], Several] = (0.05,)  # grid of base rates
+    head_learning_rates: Annotated[tuple[PositiveFloat, ...], Several] = (0.05,)  # grid of base rates
+    weight_decays: Annotated[tuple[NonNegativeFloat, ...], Several] = (0.0,)  # grid
     training: TrainingSettings = TrainingSettings()
     l2: Annotated[tuple[PositiveFloat, ...], Several] = DEFAULT_L2  # of the linear rows, which L-BFGS fits
-    held_out_fraction: OpenFraction = 0.1
+    held_out_fraction: OpenFraction = 0.1  # of the labelled images: chooses among the grids
     seed: Seed = 0  # of the labelled images, the held-out part, the order, the augmentation and new weights
     keep_networks: bool = True  # the fine-tuned networks beside the result: teachers for distillation
 
@@ -214,15 +223,16 @@ class TransferConfig(ProbeConfig):
     help: ClassVar[str] = "logistic regression on features of other data sets"
     shared: ClassVar[bool] = True
     runs: ClassVar[str] = "eval.tasks.transfer:evaluate_transfer"
+    revision: ClassVar[int] = 2
 
-    directories: Annotated[tuple[FilePath, ...], Several]
+    directories: Annotated[tuple[FilePath, ...], Several]  # of the other data sets
     validation_split: str | None = None
-    l2: Annotated[tuple[PositiveFloat, ...], Several] = WIDE_L2
-    held_out_fraction: OpenFraction = 0.1
+    l2: Annotated[tuple[PositiveFloat, ...], Several] = WIDE_L2  # grid of penalties
+    held_out_fraction: OpenFraction = 0.1  # chooses among the grid
     seed: Seed = 0  # of the held-out part
-    standardize: bool = True
-    max_iterations: PositiveInt = 300
-    tolerance: PositiveFloat = 1e-7
+    standardize: bool = True  # each feature to mean 0 and variance 1
+    max_iterations: PositiveInt = 1000  # of L-BFGS
+    gradient_tolerance: PositiveFloat = 3e-7  # stop where no component of the gradient is larger
 
     @model_validator(mode="after")
     def _directories(self) -> TransferConfig:
@@ -239,11 +249,12 @@ class TsneConfig(ProbeConfig):
     """A picture of the features of test images, and how they lie on the sphere; no classifier is trained."""
 
     help: ClassVar[str] = "a picture of the features, alignment, uniformity, RankMe and effective rank"
+    classifies: ClassVar[bool] = False
     runs: ClassVar[str] = "eval.tasks.tsne:evaluate_tsne"
 
     checkpoints: Literal["newest", "all"] = "newest"  # that the run kept
     images: Annotated[int, Field(ge=2)] = 2000  # of the test split, a fixed subset
-    perplexity: Annotated[float, Field(gt=1)] = 30.0
+    perplexity: Annotated[float, Field(gt=1)] = 30.0  # effective number of neighbours (van der Maaten & Hinton 2008)
     seed: Seed = 0  # of the picture, and of the views that alignment compares
 
 
@@ -259,12 +270,12 @@ class DistillConfig(FeatureConfig):
     runs: ClassVar[str] = "eval.tasks.distill:evaluate_distill"
 
     teacher: FilePath | None = None
-    label_fraction: LabelFraction = 0.1
+    label_fraction: LabelFraction = 0.1  # with which the teacher was fine-tuned
     student: EncoderConfig | None = None
-    temperature: PositiveFloat = 1.0
-    epochs: PositiveInt = 100
+    temperature: PositiveFloat = 1.0  # of the teacher's probabilities
+    epochs: PositiveInt = 100  # passes over the images
     learning_rate: PositiveFloat = 0.1  # base rate, times training.batch_size / 256
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = 0.0  # of the student
     training: TrainingSettings = TrainingSettings()
     labels_only: bool = True  # the same student from the teacher's labels alone, for comparison
     seed: Seed = 0  # of the order, the augmentation and the student's first weights
@@ -278,6 +289,7 @@ class ExportConfig(FeatureConfig):
     """The encoder as safetensors with a model card: nothing is measured."""
 
     help: ClassVar[str] = "the encoder as safetensors, with a model card"
+    classifies: ClassVar[bool] = False
     runs: ClassVar[str] = "eval.tasks.export:evaluate_export"
 
 
@@ -292,6 +304,7 @@ EVALUATIONS: dict[str, type[FeatureConfig]] = {
     "finetune": FinetuneConfig,
 }
 
+_OF_LBFGS = ("l2", "standardize", "max_iterations", "gradient_tolerance")
 # What changes the speed of an evaluation, or what is kept of it, but not its result.
 _SPEED_ONLY = ("batch_size", "workers", "device", "cache", "allow_unfinished")
 # Settings that came later: left out where they say what was always so, so that earlier results keep their names.
@@ -307,14 +320,16 @@ def evaluation_config(task: str, overrides: Sequence[str]) -> FeatureConfig:
     others = [text for text in overrides if not text.startswith("config=")]
     if len(files) > 1:
         raise ConfigError("command line", [Problem("config", f"got {len(files)} files, expected one")])
-    base = read_yaml(Path(files[0])) if files else {}
+    base = read_yaml(find_config("eval", Path(files[0]))) if files else {}
     source = files[0] if files and not others else f"eval {task}"
-    return validate(evaluation_class(task), apply_overrides(base, others), source)
+    return validate(evaluation_class(task), apply_overrides(base, others), source, others)
 
 
 def evaluation_fingerprint(task: str, config: BaseModel) -> str:
     """Equal for two evaluations of one checkpoint exactly when their settings mean the same result."""
-    return fingerprint({"task": task, **result_settings(config)})
+    revision = getattr(config, "revision", 1)
+    revised = {"revision": revision} if revision > 1 else {}
+    return fingerprint({"task": task, **revised, **result_settings(config)})
 
 
 def result_settings(config: BaseModel) -> dict[str, Any]:
@@ -323,7 +338,7 @@ def result_settings(config: BaseModel) -> dict[str, Any]:
     if settings.get("knn") is False:
         del settings["neighbours"]
     if isinstance(config, LinearConfig):
-        unused = ("sgd",) if config.protocol == "lbfgs" else ("l2", "standardize", "max_iterations", "tolerance")
+        unused = ("sgd",) if config.protocol == "lbfgs" else _OF_LBFGS
         settings = {name: value for name, value in settings.items() if name not in unused}
     if "l2" in settings:
         settings["l2"] = sorted(set(settings["l2"]), reverse=True)

@@ -117,9 +117,11 @@ def _linear(result: LinearResult) -> list[Row]:
 def _neighbours(result: LinearResult | KnnResult) -> list[Row]:
     if result.knn_top1 is None:
         return []
-    settings = result.settings["neighbours"]
-    many, few = settings["neighbours"], settings["plain_neighbours"]
-    value = f"{result.knn_top1:.2f} % (k = {many}, weighted)  {plain(result.knn_plain_top1)} % (k = {few})"
+    asked = result.settings["neighbours"]
+    many = result.knn_neighbours or asked["neighbours"]
+    few = result.knn_plain_neighbours or asked["plain_neighbours"]
+    bound = f"  (k = {asked['neighbours']} is more than the smallest class has)" if many < asked["neighbours"] else ""
+    value = f"{result.knn_top1:.2f} % (k = {many}, weighted)  {plain(result.knn_plain_top1)} % (k = {few}){bound}"
     return [("nearest neighbours", value)]
 
 

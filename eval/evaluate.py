@@ -28,8 +28,9 @@ from eval.features import (
 from eval.result import Evaluation, EvaluationError, Stopwatch
 from eval.subject import Subject, open_subject
 from pretrain.config import PrecisionConfig
-from pretrain.dist import World, agree_on, open_world, world_size_from_environment
+from pretrain.dist import World, agree_on, open_world
 from pretrain.numerics import set_numerics
+from pretrain.ranks import world_size_from_environment
 from pretrain.rundir import RunDirectory
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import tokenize
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from torch import Tensor
 from eval.config import FeatureConfig, TransferConfig
 from eval.encoder import FrozenEncoder
 from eval.result import EvaluationError
-from pretrain.config import fingerprint
-from pretrain.data.catalog import manifest_path, read_manifest
+from eval.splits import check_splits
+from pretrain.config import Flavour, fingerprint
+from pretrain.data.catalog import check_class_names, manifest_path, read_manifest
 from pretrain.data.loader import evaluation_batches
 from pretrain.models.encoder import to_float
 from pretrain.rundir import RunDirectory, whole_file
@@ -60,6 +62,20 @@ class FeatureSource:
     size_px: int
     config: FeatureConfig
 
+    @property
+    def flavour(self) -> Flavour:
+        """Whose preprocessing: that of the views on which the encoder was trained."""
+        return self.encoder.config.augmentation.flavour
+
+    def __post_init__(self) -> None:
+        """Raises EvaluationError where training and test images have their classes numbered differently."""
+        manifests = [read_manifest(self.directory, path.stem) for path in self.manifests()]
+        try:
+            if manifests:
+                check_class_names(*manifests)
+        except ValueError as error:
+            raise EvaluationError(str(error)) from error
+
     def describe(self) -> dict[str, Any]:
         """Plain values that say which images these are."""
         return {
@@ -90,13 +106,11 @@ class FeatureSource:
 def feature_source(encoder: FrozenEncoder, config: FeatureConfig) -> FeatureSource:
     """``config`` with the run's own settings where it leaves them open."""
     run = encoder.config
-    return FeatureSource(
-        encoder=encoder,
-        directory=config.directory or run.data.directory,
-        train_split=config.train_split or run.data.split,
-        size_px=config.size_px or run.augmentation.crop_size_px,
-        config=config,
-    )
+    directory, train_split = config.directory or run.data.directory, config.train_split or run.data.split
+    if config.classifies and not isinstance(config, TransferConfig):
+        check_splits(run, directory, config.test_split, train_split)
+    size_px = config.size_px or run.augmentation.crop_size_px
+    return FeatureSource(encoder, directory, train_split, size_px, config)
 
 
 def threads(config: FeatureConfig) -> int:
@@ -156,6 +170,7 @@ def extract_features(
         rank=rank,
         world_size=world_size,
         workers=threads(source.config),
+        flavour=source.flavour,
     )
     with torch.inference_mode(), progress_bar(f"features of {split}", "images") as advance:
         for batch in batches:
@@ -199,6 +214,7 @@ def _identity(source: FeatureSource, split: str) -> str:
             "split": split,
             "images": source.images(split),
             "size_px": source.size_px,
+            **({"flavour": source.flavour} if source.flavour != "torchvision" else {}),  # it joined later
         }
     )
 
@@ -207,8 +223,16 @@ def _read(folder: Path) -> Features | None:
     paths = {part: folder / f"{part}.npy" for part in PARTS}
     if not all(path.is_file() for path in paths.values()):
         return None
-    arrays = {part: torch.from_numpy(np.load(path)) for part, path in paths.items()}
-    return Features(arrays["x"], arrays["labels"], arrays["indices"])
+    try:
+        arrays = {part: torch.from_numpy(np.load(path)) for part, path in paths.items()}
+    except (ValueError, EOFError, OSError, TypeError, SyntaxError, tokenize.TokenError):
+        return None  # damaged: computed again, and written over
+    found = Features(arrays["x"], arrays["labels"], arrays["indices"])
+    images = len(found.labels_N)
+    whole = found.x_ND.shape[:1] == found.indices_N.shape == found.labels_N.shape and found.x_ND.dim() == 2
+    kinds = (found.x_ND.dtype, found.labels_N.dtype, found.indices_N.dtype)
+    sound = whole and images > 0 and kinds == (torch.float32, torch.int64, torch.int64)
+    return found if sound and bool(torch.isfinite(found.x_ND.sum())) else None
 
 
 def _write(folder: Path, features: Features) -> None:
@@ -221,4 +245,7 @@ def _write(folder: Path, features: Features) -> None:
 def transfer_sources(encoder: FrozenEncoder, size_px: int, config: TransferConfig) -> list[FeatureSource]:
     """Where the features of each data set come from."""
     train_split = config.train_split or "train"
+    chosen_on = [config.validation_split] if config.validation_split is not None else []
+    for directory in config.directories:
+        check_splits(encoder.config, directory, config.test_split, train_split, *chosen_on)
     return [FeatureSource(encoder, directory, train_split, size_px, config) for directory in config.directories]

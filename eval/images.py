@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eval.result import EvaluationError
 from pretrain.batch import Batch
-from pretrain.config import AugmentationConfig, ViewSettings
+from pretrain.config import AugmentationConfig, Flavour, ViewSettings
 from pretrain.data.beton.format import read_table
 from pretrain.data.catalog import existing_beton
 from pretrain.data.prefetch import in_background
@@ -27,7 +27,11 @@ AHEAD = 2  # batches made while one is used
 class ImageSet:
     """The images of a split, or of the fixed subset of it that ``images`` asks for."""
 
-    def __init__(self, directory: Path, split: str, *, images: int | None = None, workers: int = 1) -> None:
+    def __init__(
+        self, directory: Path, split: str, *, images: int | None = None, workers: int = 1,
+        flavour: Flavour = "torchvision",
+    ) -> None:  # fmt: skip
+        self._flavour = flavour
         self._renderer = Renderer(read_table(existing_beton(None, directory, split)), workers)
         index_N = subset(len(self._renderer.table), images)
         self.index_N = torch.from_numpy(index_N)  # numbers in the file, ascending
@@ -37,7 +41,7 @@ class ImageSet:
         """The images with these numbers in the file, in this order, without augmentation (B, 1, 3, S, S)."""
         parts = (part.numpy() for part in torch.split(index_n, batch_size))
         return in_background(
-            (self._renderer.centred(part, size_px) for part in parts), ahead=AHEAD, name="plain-images"
+            (self._renderer.centred(part, size_px, self._flavour) for part in parts), ahead=AHEAD, name="plain-images"
         )
 
     def augmented(
@@ -104,5 +108,5 @@ def crop_and_flip(
     """
     nothing = {name: 0.0 for name in ViewSettings.model_fields if name.endswith("_probability")}
     views = {"crop_size_px": size_px, "number_of_views": 1, "flip_probability": run.flip_probability}
-    crop = {"crop_area": crop_area or run.crop_area, "crop_aspect_ratio": run.crop_aspect_ratio}
+    crop = {"flavour": run.flavour, "crop_area": crop_area or run.crop_area, "crop_aspect_ratio": run.crop_aspect_ratio}
     return AugmentationConfig.model_validate({**nothing, **views, **crop})

@@ -102,6 +102,12 @@ def held_out_mask(index_N: Tensor, *, fraction: float, seed: int) -> Tensor:
     return (uniform_N < fraction).to(index_N.device)
 
 
+def too_few_to_hold_out(images: int, fraction: float) -> str:
+    """What to say where a held-out part is empty or everything."""
+    taken = f"which takes none or all of {images} training images"
+    return f"held_out_fraction: got {fraction:g}, {taken}; expected another part"
+
+
 def balanced_subset(y_N: Tensor, index_N: Tensor, *, fraction: float, seed: int) -> Tensor:
     """Positions (n,), ascending, of a share of the images with equally many of each class (where it has so many).
 

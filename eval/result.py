@@ -47,7 +47,7 @@ def open_evaluation(task: str, run_directory: Path, config: FeatureConfig) -> Ev
     run = RunDirectory(run_directory)
     if not run.config.is_file():
         raise EvaluationError(
-            f"{run_directory} is not a run: it has no {run.config.name} (`python -m pretrain` writes it)"
+            f"{run_directory} is not a run: it has no {run.config.name} (`bigbatch pretrain` writes it)"
         )
     if not run.finished() and not config.allow_unfinished:
         raise EvaluationError(
@@ -63,12 +63,12 @@ def previous_result(evaluation: Evaluation) -> EvaluationResult | None:
     if not isinstance(training, RunResult):
         return None
     result = read_evaluation(evaluation.result_path, training)
-    if not isinstance(result, EvaluationResult) or _changed(result.inputs):
+    if not isinstance(result, EvaluationResult) or inputs_changed(result.inputs):
         return None
     return result
 
 
-def _changed(inputs: Mapping[str, str]) -> bool:
+def inputs_changed(inputs: Mapping[str, str]) -> bool:
     """Whether a file is no longer what the result was made of; one that is gone cannot tell."""
     present = [path for path in map(Path, inputs) if path.is_file()]
     return any(digest != inputs[path] for path, digest in digests(present).items())

@@ -14,52 +14,18 @@ had, or is not finite, is None; nothing becomes 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from eval.lenient import Count, Matrix, Number, Numbers, Pair
+from eval.lenient import Refused as Refused
+from eval.lenient import finite as finite
 from pretrain.rundir import RunDirectory, read_json
 
 VERSION = 1  # of the format; results without one were written before there was one, and are read alike
-
-
-def finite(value: Any) -> float | None:
-    """``value`` where it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _pair(value: Any) -> tuple[float, float] | None:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        return None
-    low, high = finite(value[0]), finite(value[1])
-    return None if low is None or high is None else (low, high)
-
-
-def _numbers(value: Any) -> tuple[float | None, ...] | None:
-    return tuple(finite(item) for item in value) if isinstance(value, list | tuple) else None
-
-
-def _matrix(value: Any) -> tuple[tuple[int, ...], ...] | None:
-    rows = value if isinstance(value, list | tuple) else ()
-    sound = rows and all(isinstance(row, list | tuple) and all(_count(n) is not None for n in row) for row in rows)
-    return tuple(tuple(row) for row in rows) if sound else None
-
-
-Number = Annotated[float | None, BeforeValidator(finite)]
-Count = Annotated[int | None, BeforeValidator(_count)]
-Pair = Annotated[tuple[float, float] | None, BeforeValidator(_pair)]
-Numbers = Annotated[tuple[float | None, ...] | None, BeforeValidator(_numbers)]
-Matrix = Annotated[tuple[tuple[int, ...], ...] | None, BeforeValidator(_matrix)]
 
 
 class Record(BaseModel):
@@ -134,9 +100,13 @@ class Curves(Record):
 
 
 class Choice(Record):
-    """Settings that were chosen on held-out training images, out of ``grid``."""
+    """Settings that were chosen on held-out training images, out of ``grid``.
+
+    held_out_top1: what the chosen ones reached there; by it, never by the test set, is anything else chosen too.
+    """
 
     hyperparameters: dict[str, Any] = {}
+    held_out_top1: Number = None
     grid: tuple[dict[str, Any], ...] = ()  # a row each: the settings, held_out, held_out_loss, train_loss, ...
     converged: bool | None = None
     l2: Number = None
@@ -161,12 +131,19 @@ class EvaluationResult(Record):
         return "random" if self.settings.get("initialisation") == "random" else "pretrained"
 
 
-class LinearResult(EvaluationResult, Classifier, Choice):
+class Neighbours(Record):
+    """Accuracy of k-nearest-neighbours, weighted and by a plain vote, and how many voted in each."""
+
+    knn_top1: Number = None
+    knn_plain_top1: Number = None
+    knn_neighbours: Count = None
+    knn_plain_neighbours: Count = None
+
+
+class LinearResult(EvaluationResult, Classifier, Choice, Neighbours):
     """A linear classifier on frozen features; nearest neighbours on the same features."""
 
     protocol: str = "lbfgs"
-    knn_top1: Number = None
-    knn_plain_top1: Number = None
     iterations: Count = None
     learning_rate: Number = None
     weight_decay: Number = None
@@ -178,11 +155,8 @@ class LinearResult(EvaluationResult, Classifier, Choice):
     reported: str | None = None
 
 
-class KnnResult(EvaluationResult):
-    """Nearest neighbours: weighted, and a plain vote."""
-
-    knn_top1: Number = None
-    knn_plain_top1: Number = None
+class KnnResult(EvaluationResult, Neighbours):
+    """Nearest neighbours alone."""
 
 
 class FinetuneRow(Classifier, Choice):
@@ -308,18 +282,6 @@ RESULTS: dict[str, type[EvaluationResult]] = {
     "distill": DistillResult,
     "export": ExportResult,
 }
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A result that is there and does not count, and why. ``damaged``: it cannot be read at all."""
-
-    path: Path
-    why: str
-    damaged: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.path} {self.why}"
 
 
 def parse_result(content: Mapping[str, Any], directory: Path | None = None) -> EvaluationResult:

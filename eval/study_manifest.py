@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretrain.configio import Section, validate
+from pretrain.errors import ConfigError, Problem
 from pretrain.rundir import read_json, write_json
 
 FILE_NAME = "study.json"
@@ -89,7 +90,12 @@ def read_manifest(directory: Path) -> StudyManifest:
     path = directory / FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{directory} is not a study: it has no {FILE_NAME} (`launch study` writes it)")
-    return validate(StudyManifest, _tuples(read_json(path)), str(path))
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        again = "start the study again: what has finished is kept, and the file is written anew"
+        raise ConfigError(str(path), [Problem("", f"{str(error).removeprefix(f'{path} ')}; {again}")]) from None
+    return validate(StudyManifest, _tuples(content), str(path))
 
 
 def _tuples(value: Any) -> Any:

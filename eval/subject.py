@@ -12,7 +12,8 @@ import torch
 from eval.config import FeatureConfig, ProbeConfig
 from eval.encoder import FrozenEncoder, load_encoder
 from eval.features import Features, FeatureSource, feature_source, load_features
-from eval.result import Evaluation, EvaluationError, Stopwatch, write_result
+from eval.result import Evaluation, EvaluationError, Stopwatch, inputs_changed, write_result
+from eval.schema import EvaluationResult, RunResult, read_evaluations
 from pretrain.dist import World
 
 
@@ -38,6 +39,12 @@ class Subject:
         test = load_features(run, self.source, config.test_split, device=self.device)
         self.stopwatch.lap("features")
         return train, test, class_count(train.labels_N, test.labels_N)
+
+    def results(self, task: str | None = None) -> list[EvaluationResult]:
+        """What has been measured of this very checkpoint, of all tasks or of one, whose inputs are what they were."""
+        of = RunResult(fingerprint=self.encoder.fingerprint, total_steps=self.encoder.step)
+        found, _ = read_evaluations(self.evaluation.run, of, step=self.encoder.step)
+        return [result for result in found if task in (None, result.task) and not inputs_changed(result.inputs)]
 
     def write(
         self, measured: Mapping[str, Any], *, data: Mapping[str, Any], inputs: Iterable[Path] | None = None
@@ -80,7 +87,10 @@ def choose_device(config: FeatureConfig) -> torch.device:
 
 
 def class_count(train_y_N: torch.Tensor, test_y_N: torch.Tensor) -> int:
-    """Number of classes of the training images. Raises EvaluationError where the test images have one more."""
+    """Number of classes of the training images. Raises EvaluationError where labels are missing, or one is unknown."""
+    for what, y_N in (("training", train_y_N), ("test", test_y_N)):
+        if missing := int((y_N < 0).sum()):
+            raise EvaluationError(f"{missing} of {len(y_N)} {what} images have no labels, which this evaluation needs")
     classes = int(train_y_N.max()) + 1
     if int(test_y_N.max()) >= classes:
         raise EvaluationError(

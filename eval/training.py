@@ -248,8 +248,10 @@ class Trainer:
 def open_trainer(subject: Subject, config: FinetuneConfig | DistillConfig) -> Iterator[Trainer]:
     """The trainer of ``config``; its threads end with the block. Raises EvaluationError for a foreign test class."""
     source, workers = subject.source, threads(config)
-    train = ImageSet(source.directory, source.train_split, images=config.train_images, workers=workers)
-    test = ImageSet(source.directory, config.test_split, workers=workers)
+    train = ImageSet(
+        source.directory, source.train_split, images=config.train_images, workers=workers, flavour=source.flavour
+    )
+    test = ImageSet(source.directory, config.test_split, workers=workers, flavour=source.flavour)
     try:
         yield Trainer(subject, config, train, test, class_count(train.labels_N, test.labels_N))
     finally:

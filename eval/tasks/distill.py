@@ -23,7 +23,6 @@ from eval.config import DistillConfig
 from eval.encoder import new_encoder
 from eval.metrics import classifier_numbers
 from eval.result import EvaluationError
-from eval.schema import RunResult, read_evaluations
 from eval.subject import Subject
 from eval.tasks.finetune import network_path
 from eval.training import Curves, Loss, Rates, Trainer, label_loss, open_trainer
@@ -59,15 +58,13 @@ def find_teacher(subject: Subject, label_fraction: float) -> Path:
 
     Raises EvaluationError where there is none, or more than one to choose from.
     """
-    of = RunResult(fingerprint=subject.encoder.fingerprint, total_steps=subject.encoder.step)
-    results, _ = read_evaluations(subject.evaluation.run, of, step=subject.encoder.step)
-    folders = [result.directory for result in results if result.task == "finetune" and result.directory is not None]
+    folders = [result.directory for result in subject.results("finetune") if result.directory is not None]
     paths = [network_path(folder, "pretrained", label_fraction) for folder in folders]
     found = [path for path in paths if path.is_file()]
     if not found:
         raise EvaluationError(
             f"{subject.evaluation.run.path} has no network fine-tuned with {100 * label_fraction:g} % of the labels; "
-            f"run `python -m eval finetune` with label_fractions=[{label_fraction:g}] first, or set teacher=FILE"
+            f"run `bigbatch eval finetune` with label_fractions=[{label_fraction:g}] first, or set teacher=FILE"
         )
     if len(found) > 1:
         raise EvaluationError(f"which teacher? expected teacher= one of {', '.join(map(str, found))}")

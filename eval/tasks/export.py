@@ -22,7 +22,7 @@ from eval.config import ExportConfig
 from eval.describe import describe_numbers
 from eval.encoder import FrozenEncoder, new_encoder
 from eval.result import EvaluationError
-from eval.schema import EvaluationResult, RunResult, read_evaluations
+from eval.schema import EvaluationResult
 from eval.subject import Subject
 from pretrain.config import EncoderConfig, result_settings
 from pretrain.errors import ConfigError
@@ -78,7 +78,7 @@ def read_exported_encoder(path: Path) -> tuple[Encoder, EncoderSettings]:
             metadata: Mapping[str, str] = file.metadata() or {}
             state: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise EvaluationError(f"{path}: no such file; `python -m eval export RUN_DIR` writes it") from None
+        raise EvaluationError(f"{path}: no such file; `bigbatch eval export RUN_DIR` writes it") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise EvaluationError(f"{path} cannot be read as safetensors ({error}); export the encoder again") from error
     if metadata.get("format") != FORMAT:
@@ -96,7 +96,7 @@ def read_exported_encoder(path: Path) -> tuple[Encoder, EncoderSettings]:
 def why_not_torchvision(config: EncoderSettings) -> str | None:
     """None where torchvision's network of that name takes the weights as they are, else what is different."""
     if not isinstance(config, EncoderConfig):
-        return f"{config.architecture} is own code"
+        return f"torchvision has no {config.architecture}"
     different = [
         f"{name} {getattr(config, name)} instead of {wanted}"
         for name, wanted in TORCHVISION_ENCODER.items()
@@ -107,12 +107,9 @@ def why_not_torchvision(config: EncoderSettings) -> str | None:
 
 def measured_results(subject: Subject) -> dict[str, EvaluationResult]:
     """Results of the evaluations of this very checkpoint's encoder, by the name of their directory."""
-    step = subject.encoder.step
-    of = RunResult(fingerprint=subject.encoder.fingerprint, total_steps=step)
-    results, _ = read_evaluations(subject.evaluation.run, of, step=step)
     return {
         result.directory.name: result
-        for result in results
+        for result in subject.results()
         if result.directory is not None and result.initialisation == "pretrained" and result.task != "export"
     }
 
@@ -137,7 +134,7 @@ def model_card(encoder: FrozenEncoder, results: Mapping[str, EvaluationResult], 
         "",
     ]
     if not results:
-        lines.append("None yet: `python -m eval linear RUN_DIR` measures them; export again after it.")
+        lines.append("None yet: `bigbatch eval linear RUN_DIR` measures them; export again after it.")
     for name, result in results.items():
         lines += [f"- `{name}`: {describe_numbers(result)}"]
     settings = json.dumps(result_settings(config), indent=2)

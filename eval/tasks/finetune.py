@@ -25,7 +25,14 @@ from eval.config import FinetuneConfig, Initialisation, LinearConfig
 from eval.encoder import FrozenEncoder, load_encoder
 from eval.evaluate import share_split
 from eval.features import feature_source, load_features
-from eval.metrics import accuracy_percent, balanced_subset, classifier_numbers, held_out_mask, mean_loss
+from eval.metrics import (
+    accuracy_percent,
+    balanced_subset,
+    classifier_numbers,
+    held_out_mask,
+    mean_loss,
+    too_few_to_hold_out,
+)
 from eval.result import EvaluationError, digests
 from eval.subject import Subject
 from eval.tasks.probe import measure_linear
@@ -114,6 +121,7 @@ class _Comparison:
     def _finetune(self, encoder: FrozenEncoder, labelled_n: Tensor, fraction: float) -> dict[str, Any]:
         config, epochs = self.config, self.config.epochs_for(fraction)
         rates, grid = self._choose(encoder, labelled_n, epochs)
+        chosen = [row["held_out"] for row in grid if _settings(rates).items() <= row.items()]
         network, curves = self._trained(encoder, labelled_n, rates, epochs, watched=True)
         if curves.diverged:
             raise EvaluationError(
@@ -131,6 +139,7 @@ class _Comparison:
             "train_top1": curves.train_top1[-1],
             "train_loss": curves.train_loss[-1],
             "hyperparameters": _settings(rates),
+            "held_out_top1": chosen[0] if chosen else None,
             "grid": grid,
             "epochs": epochs,
             "curves": curves.to_json(),
@@ -149,8 +158,8 @@ class _Comparison:
         held_out_n = held_out_mask(labelled_n, fraction=config.held_out_fraction, seed=config.seed)
         if held_out_n.all() or not held_out_n.any():
             raise EvaluationError(
-                f"{len(labelled_n)} labelled images are too few to hold out a fraction of {config.held_out_fraction}; "
-                "expected more labels, or single values for the learning rates and the weight decay"
+                f"{too_few_to_hold_out(len(labelled_n), config.held_out_fraction)}, more labels (label_fractions), or "
+                "single values for the learning rates and the weight decay"
             )
         grid = []
         for rates in settings:

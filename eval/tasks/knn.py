@@ -16,10 +16,12 @@ TILE_ELEMENTS = 2**26  # similarities held at a time: 256 MiB
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Top-1 accuracy in percent: similarity-weighted vote of many, plain vote of few."""
+    """Top-1 accuracy in percent: similarity-weighted vote of many, plain vote of few; and how many voted."""
 
     weighted_percent: float
     plain_percent: float
+    neighbours: int
+    plain_neighbours: int
 
 
 def knn_accuracy(
@@ -35,8 +37,11 @@ def knn_accuracy(
 ) -> Neighbours:
     """Accuracy on the test images; cosine similarity s, weight exp(s / temperature) (Wu et al. 2018, eq. 8).
 
-    Equal numbers of plain votes are decided by the sum of similarities. Never more neighbours than training images.
+    Equal numbers of plain votes are decided by the sum of similarities. Never more neighbours than the smallest class
+    has training images: beyond that even a perfect encoder's votes for it are drowned.
     """
+    smallest = int(torch.unique(train_y_N, return_counts=True)[1].min())
+    neighbours, plain_neighbours = min(neighbours, smallest), min(plain_neighbours, smallest)
     weighted_M, plain_M = knn_predictions(
         train_ND,
         train_y_N,
@@ -47,7 +52,7 @@ def knn_accuracy(
         plain_neighbours=plain_neighbours,
     )
     weighted, plain = ((guess_M == test_y_M).double().mean() for guess_M in (weighted_M, plain_M))
-    return Neighbours(100 * float(weighted), 100 * float(plain))
+    return Neighbours(100 * float(weighted), 100 * float(plain), neighbours, plain_neighbours)
 
 
 def knn_predictions(

@@ -5,10 +5,12 @@
 Shapes: N images, D features, K classes; T images of one tile, R images that the Hessian is estimated from;
 ``x_ND``, ``theta_KE`` with E = D + 1, the bias last.
 
-L-BFGS (Liu & Nocedal 1989) starts from an inverse Hessian that knows the features' correlations, which takes several
-times fewer passes over the data than a multiple of the identity: for every class k the inverse of its own block,
-(X' diag(p_k (1 - p_k)) X / R + l2)^-1, or, where so many features make that dearer than it saves, one inverse for all
-classes, (c X'X / N + l2)^-1 with c the mean of p (1 - p) (after Boehning 1992).
+L-BFGS (Liu & Nocedal 1989), until no component of the gradient exceeds the tolerance, which is scikit-learn's rule. It
+starts from an inverse Hessian that knows the features' correlations, which takes several times fewer passes over the
+data than a multiple of the identity: for every class k the inverse of its own block, (X' diag(p_k (1 - p_k)) X / R +
+l2)^-1, or, where so many features make that dearer than it saves, one inverse for all classes, (c X'X / N + l2)^-1 with
+c the mean of p (1 - p) (after Boehning 1992). What is the same in the weights of every class changes no probability:
+it is taken out of each guess, or most passes would be spent on it.
 """
 
 from __future__ import annotations
@@ -19,14 +21,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.metrics import accuracy_percent, held_out_mask, mean_loss
+from eval.metrics import accuracy_percent, held_out_mask, mean_loss, too_few_to_hold_out
 
 MEMORY = 20  # pairs (step, change of gradient) that L-BFGS keeps
 ARMIJO = 1e-4
-COARSE = 100.0  # the fits that only rank the grid stop this much earlier
+LOSS_ROUNDING = 1e-7  # relative: smaller gains are float32's noise, and the slope says whether a step is good
 SMALLEST_STEP = 2.0**-20
 BLOCK_ROWS = 8192  # images that the blocks of the Hessian are estimated from
-BLOCK_WORTH = 100  # passes over the data that the blocks may cost, times four: they save more in the weak fits
+BLOCK_WORTH = 400  # passes over the data that the blocks may cost, times two: they save hundreds in the weak fits
+BLOCK_ELEMENTS = 2**30  # of all blocks together: 4 GiB
 BLOCK_GUARD = 0.02  # share of the common Hessian in every block, for directions that this part of the images lacks
 ROWS_AT_ONCE = 2**14  # images whose logits are held where only their accuracy is wanted
 TILE_ELEMENTS = 2**20  # logits of one tile stay in the processor's cache
@@ -36,13 +39,13 @@ TILE_ELEMENTS = 2**20  # logits of one tile stay in the processor's cache
 class Fit:
     """A fitted classifier.
 
-    gap_nats: estimated distance of the objective from its minimum. train_loss: its mean cross-entropy, in nats.
+    gradient: the largest component of the objective's gradient. train_loss: mean cross-entropy, in nats.
     """
 
     theta_KE: Tensor
     l2: float
     iterations: int
-    gap_nats: float
+    gradient: float
     converged: bool
     train_loss: float
 
@@ -65,15 +68,17 @@ class GridPoint:
     held_out_loss: float | None  # nats
     train_loss: float  # nats, on the images that it was fitted to
     iterations: int
+    gradient: float
     converged: bool
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The classifier that meets the test set, and the whole grid that it was chosen from."""
+    """The classifier that meets the test set, and the whole grid that it was chosen from, ``best`` of it."""
 
     fit: Fit
     grid: tuple[GridPoint, ...]
+    best: GridPoint
 
 
 def standardization(x_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,16 +110,16 @@ def choose_and_fit(
     if held_out_N is None:
         held_out_N = held_out_mask(index_N, fraction=held_out_fraction, seed=seed)
     if held_out_N.all() or not held_out_N.any():
-        raise ValueError(f"{len(x_ND)} training images are too few to hold out a fraction of {held_out_fraction}")
+        raise ValueError(too_few_to_hold_out(len(x_ND), held_out_fraction))
     fitting, held_out = _Problem(x_ND[~held_out_N], y_N[~held_out_N], classes), (x_ND[held_out_N], y_N[held_out_N])
     theta_KE = x_ND.new_zeros(classes, x_ND.shape[1] + 1)
     fits, grid = [], []
     for l2 in sorted(set(l2_grid), reverse=True):
-        fit = fitting.minimize(l2, start_KE=theta_KE, max_iterations=max_iterations, tolerance=COARSE * tolerance)
+        fit = fitting.minimize(l2, start_KE=theta_KE, max_iterations=max_iterations, tolerance=tolerance)
         reached_NK = fit.logits(held_out[0])
         reached, loss = accuracy_percent(reached_NK, held_out[1]), mean_loss(reached_NK, held_out[1])
         fits.append(fit)
-        grid.append(GridPoint(l2, reached, loss, fit.train_loss, fit.iterations, fit.converged))
+        grid.append(GridPoint(l2, reached, loss, fit.train_loss, fit.iterations, fit.gradient, fit.converged))
         theta_KE = fit.theta_KE
         progress()
     best = max(range(len(grid)), key=lambda i: grid[i].held_out_percent)  # the first of equals is the stronger
@@ -128,7 +133,7 @@ def choose_and_fit(
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
-    return Chosen(refit, tuple(grid))
+    return Chosen(refit, tuple(grid), grid[best])
 
 
 def fit_logistic(
@@ -139,11 +144,11 @@ def fit_logistic(
     l2: float,
     start_KE: Tensor | None = None,
     max_iterations: int = 300,
-    tolerance: float = 1e-7,
+    tolerance: float = 3e-7,
 ) -> Fit:
     """The minimum of the module's objective for features (N, D) and labels (N,) in 0..classes-1.
 
-    ``tolerance`` is in nats: iteration stops when half the squared Newton step promises to gain less.
+    tolerance: no component of the gradient, in nats per unit of a weight, is larger in the end.
     """
     start_KE = x_ND.new_zeros(classes, x_ND.shape[1] + 1) if start_KE is None else start_KE
     problem = _Problem(x_ND, y_N, classes)
@@ -158,38 +163,36 @@ class _Problem:
         self.tile = max(256, TILE_ELEMENTS // max(classes, 1))
         self.stride = max(1, len(x_ND) // BLOCK_ROWS)
         parameters, rows = x_ND.shape[1] + 1, len(x_ND[:: self.stride])
-        self.blocks_pay = parameters * (parameters + rows) <= BLOCK_WORTH * len(x_ND)
+        cheap = parameters * (parameters + rows) <= BLOCK_WORTH * len(x_ND)
+        self.blocks_pay = cheap and classes * parameters**2 <= BLOCK_ELEMENTS
         self.gram_EE = _gram(x_ND)
         self.spectrum: tuple[Tensor, Tensor] | None = None
 
     def minimize(self, l2: float, *, start_KE: Tensor, max_iterations: int, tolerance: float) -> Fit:
-        theta_KE = start_KE.clone()
+        theta_KE = start_KE
         loss, gradient_KE = self.evaluate(theta_KE, l2)
-        pairs = _Pairs(self._inverse_hessian(theta_KE, l2))
-        gap, iteration = float("inf"), 0
-
-        def fit(converged: bool) -> Fit:
-            return Fit(theta_KE, l2, iteration, gap, converged, loss - _penalty(theta_KE[:, :-1], l2))
-
-        while iteration < max_iterations:
+        inverse = self._inverse_hessian(theta_KE, l2)
+        pairs = _Pairs(lambda given_KE: _without_mean(inverse(given_KE)))
+        for iteration in range(max_iterations + 1):
+            largest = float(gradient_KE.abs().max())
             direction_KE = -pairs.apply(gradient_KE)
-            slope = float((direction_KE * gradient_KE).sum(dtype=torch.float64))
-            gap = -slope / 2
-            if gap <= tolerance:
-                return fit(True)
-            iteration += 1
-            step = 1.0
-            while True:
+            slope, step = _dot(direction_KE, gradient_KE), 1.0
+            while largest > tolerance and iteration < max_iterations and step >= SMALLEST_STEP:
                 trial_KE = theta_KE + step * direction_KE
                 trial_loss, trial_gradient_KE = self.evaluate(trial_KE, l2)
                 if trial_loss <= loss + ARMIJO * step * slope:
                     break
+                # So near the minimum that the loss is rounding: the approximate Wolfe condition (Hager & Zhang 2005).
+                flat = trial_loss <= loss + LOSS_ROUNDING * (1 + abs(loss))
+                if flat and _dot(trial_gradient_KE, direction_KE) <= (2 * ARMIJO - 1) * slope:
+                    break
                 step /= 2
-                if step < SMALLEST_STEP:  # float32 resolves no smaller gain
-                    return fit(gap <= 10 * tolerance)
+            else:  # done, or no step is good
+                break
             pairs.add(trial_KE - theta_KE, trial_gradient_KE - gradient_KE)
             theta_KE, loss, gradient_KE = trial_KE, trial_loss, trial_gradient_KE
-        return fit(False)
+        train_loss = loss - _penalty(theta_KE[:, :-1], l2)
+        return Fit(theta_KE, l2, iteration, largest, largest <= tolerance, train_loss)
 
     def evaluate(self, theta_KE: Tensor, l2: float) -> tuple[float, Tensor]:
         """(objective in nats, its gradient (K, E))."""
@@ -255,6 +258,14 @@ def _gram(x_ND: Tensor) -> Tensor:
     gram_EE[:-1, :-1] = x_ND.t() @ x_ND / len(x_ND)
     gram_EE[:-1, -1] = gram_EE[-1, :-1] = x_ND.mean(0)
     return gram_EE
+
+
+def _without_mean(theta_KE: Tensor) -> Tensor:
+    return theta_KE - theta_KE.mean(0)
+
+
+def _dot(one_KE: Tensor, other_KE: Tensor) -> float:
+    return float((one_KE * other_KE).sum(dtype=torch.float64))
 
 
 class _Pairs:

@@ -1,9 +1,9 @@
 """Linear evaluation by SGD: SimCLR's protocol (Chen et al. 2020, appendix B.6), a whole grid of settings in one pass.
 
 Frozen encoder in eval mode, raw pooled features, random crop and flip, Nesterov momentum 0.9, learning rate
-0.1 * B / 256, cosine without warm-up, 90 epochs, no decay. With more than one setting each is trained twice side by
-side: without the held-out part of the training images, whose accuracy after the last epoch chooses, and on all images;
-the chosen one of these meets the test images. The encoder sees every image once an epoch, whatever the grid.
+0.1 * B / 256, cosine without warm-up, 90 epochs, no decay. Each setting is trained twice side by side: without the
+held-out part of the training images, whose accuracy after the last epoch chooses, and on all images; the chosen one of
+these meets the test images. The encoder sees every image once an epoch, whatever the grid.
 
 N images, B in a batch, D features, E = D + 1, H heads, K classes.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from eval.config import LinearConfig, SgdSettings
 from eval.features import Features, progress_bar, threads
 from eval.images import ImageSet, crop_and_flip
-from eval.metrics import classifier_numbers, held_out_mask
+from eval.metrics import classifier_numbers, held_out_mask, too_few_to_hold_out
 from eval.result import EvaluationError
 from eval.subject import Subject
 from eval.tasks.linear import standardization
@@ -44,7 +44,13 @@ def measure_linear_sgd(
         batches, steps, batch = _cached(train, config)
         return fit_heads(batches, steps, batch, train, test, config, classes=classes)
     source = subject.source
-    images = ImageSet(source.directory, source.train_split, images=config.train_images, workers=threads(config))
+    images = ImageSet(
+        source.directory,
+        source.train_split,
+        images=config.train_images,
+        workers=threads(config),
+        flavour=source.flavour,
+    )
     try:
         views = crop_and_flip(
             subject.encoder.config.augmentation, size_px=source.size_px, crop_area=config.sgd.crop_area
@@ -87,7 +93,7 @@ def fit_heads(
     def prepared(x_ND: Tensor) -> Tensor:
         return with_ones((x_ND - mean_D) / std_D)
 
-    held_out_N = _held_out(train, config) if len(settings) > 1 else None
+    held_out_N = _held_out(train, config, needed=len(settings) > 1)
     heads = _heads(settings, config, train, classes, batch_size, choosing=held_out_N is not None)
     test_x_ME, test_y_M = prepared(test.x_ND), test.labels_N
     full = range(heads.heads - len(settings), heads.heads)
@@ -112,6 +118,7 @@ def fit_heads(
         "hyperparameters": {"learning_rate": settings[chosen][0], "weight_decay": settings[chosen][1]},
         "learning_rate": settings[chosen][0],
         "weight_decay": settings[chosen][1],
+        "held_out_top1": grid[chosen]["held_out"] if grid else None,
         "grid": grid,
         "heads": len(settings),
         "epochs": config.sgd.epochs,
@@ -182,13 +189,14 @@ def _train(
     return history
 
 
-def _held_out(train: Features, config: LinearConfig) -> Tensor:
+def _held_out(train: Features, config: LinearConfig, *, needed: bool) -> Tensor | None:
+    """True (N,) for held-out images; None where there can be none and nothing is to be chosen."""
     held_out_N = held_out_mask(train.indices_N, fraction=config.held_out_fraction, seed=config.seed)
-    if held_out_N.all() or not held_out_N.any():
-        raise EvaluationError(
-            f"{len(held_out_N)} training images are too few to hold out a fraction of {config.held_out_fraction}"
-        )
-    return held_out_N
+    if not held_out_N.all() and held_out_N.any():
+        return held_out_N
+    if needed:
+        raise EvaluationError(too_few_to_hold_out(len(held_out_N), config.held_out_fraction))
+    return None
 
 
 def _lookup(train: Features, held_out_N: Tensor | None) -> Tensor | None:

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.config import KnnConfig, LinearConfig, NeighbourSettings, TransferConfig
+from eval.config import KnnConfig, LinearConfig, NeighbourSettings, TransferConfig, result_settings
 from eval.features import Features, progress_bar
 from eval.metrics import classifier_numbers
 from eval.result import EvaluationError
+from eval.schema import LinearResult, Neighbours
 from eval.subject import Subject
 from eval.tasks.knn import knn_accuracy
 from eval.tasks.linear import choose_and_fit, standardization
@@ -23,7 +24,13 @@ def evaluate_linear(subject: Subject, config: LinearConfig) -> dict[str, Any]:
 
 
 def evaluate_knn(subject: Subject, config: KnnConfig) -> dict[str, Any]:
-    """Nearest neighbours alone."""
+    """Nearest neighbours alone; those that a linear evaluation of the same features has counted are taken from it."""
+    for known in subject.results("linear"):
+        same = all(known.settings.get(name) == value for name, value in result_settings(config).items())
+        if same and isinstance(known, LinearResult) and known.knn_neighbours is not None:
+            names = tuple(Neighbours.model_fields)
+            data = known.data.model_dump(exclude={"class_names"}, exclude_none=True)
+            return subject.write({name: getattr(known, name) for name in names}, data=data)
     return _evaluate(subject, linear=None, neighbours=config.neighbours)
 
 
@@ -77,7 +84,7 @@ def measure_linear(
                 held_out_fraction=config.held_out_fraction,
                 seed=config.seed,
                 max_iterations=config.max_iterations,
-                tolerance=config.tolerance,
+                tolerance=config.gradient_tolerance,
                 held_out_N=held_out_N,
                 progress=lambda: advance(1),
             )
@@ -90,7 +97,9 @@ def measure_linear(
         "protocol": "lbfgs",
         "hyperparameters": {"l2": chosen.fit.l2},
         "l2": chosen.fit.l2,
+        "held_out_top1": chosen.best.held_out_percent,
         "iterations": chosen.fit.iterations,
+        "gradient": chosen.fit.gradient,
         "converged": chosen.fit.converged,
         "grid": [
             {
@@ -99,6 +108,7 @@ def measure_linear(
                 "held_out_loss": row.held_out_loss,
                 "train_loss": row.train_loss,
                 "iterations": row.iterations,
+                "gradient": row.gradient,
                 "converged": row.converged,
             }
             for row in chosen.grid
@@ -118,4 +128,9 @@ def measure_knn(train: Features, test: Features, settings: NeighbourSettings, *,
         temperature=settings.temperature,
         plain_neighbours=settings.plain_neighbours,
     )
-    return {"knn_top1": reached.weighted_percent, "knn_plain_top1": reached.plain_percent}
+    return {
+        "knn_top1": reached.weighted_percent,
+        "knn_plain_top1": reached.plain_percent,
+        "knn_neighbours": reached.neighbours,
+        "knn_plain_neighbours": reached.plain_neighbours,
+    }

@@ -26,6 +26,7 @@ from eval.encoder import FrozenEncoder, load_encoder
 from eval.features import progress_bar, threads
 from eval.images import ImageSet
 from eval.result import EvaluationError
+from eval.splits import present_split
 from eval.subject import Subject
 from pretrain.batch import Batch
 from pretrain.checkpoint import checkpoints
@@ -90,10 +91,13 @@ LARGEST_LEGEND = 20  # classes that a person can tell apart by colour, at most
 def evaluate_tsne(subject: Subject, config: TsneConfig) -> dict[str, Any]:
     """A row for each checkpoint, oldest first; the newest one's numbers stand at the top of the result too."""
     source = subject.source
-    images = ImageSet(source.directory, config.test_split, images=None, workers=threads(config))
+    split = present_split(source.directory, config.test_split, source.train_split)
+    images = ImageSet(source.directory, split, workers=threads(config), flavour=source.flavour)
     try:
         if len(images.index_N) > config.images:
-            smaller = ImageSet(source.directory, config.test_split, images=config.images, workers=threads(config))
+            smaller = ImageSet(
+                source.directory, split, images=config.images, workers=threads(config), flavour=source.flavour
+            )
             images.close()
             images = smaller
         if len(images.index_N) <= config.perplexity:
@@ -109,7 +113,7 @@ def evaluate_tsne(subject: Subject, config: TsneConfig) -> dict[str, Any]:
     finally:
         images.close()
     newest = {name: value for name, value in rows[-1].items() if name not in ("step", "checkpoint")}
-    return subject.write({**newest, "rows": rows}, data={"test_images": len(images.index_N)})
+    return subject.write({**newest, "rows": rows}, data={"test_images": len(images.index_N), "test_split": split})
 
 
 def _encoders(subject: Subject, config: TsneConfig) -> list[FrozenEncoder]:
@@ -170,7 +174,8 @@ def picture(points_N2: npt.NDArray[np.float32], labels_N: Tensor, names: list[st
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    classes = int(labels_N.max()) + 1
+    classes = max(1, int(labels_N.max()) + 1)
+    labels_N = labels_N.clamp_min(0)  # without labels all are of one colour
     colours = colormaps["tab10" if classes <= 10 else "tab20" if classes <= 20 else "gist_rainbow"]
     figure = Figure(figsize=(7.5, 6), layout="constrained")
     axes = figure.subplots()
@@ -181,7 +186,7 @@ def picture(points_N2: npt.NDArray[np.float32], labels_N: Tensor, names: list[st
         axes.scatter(of_class_n2[:, 0], of_class_n2[:, 1], s=5, color=colour, label=name, linewidths=0, alpha=0.8)
     axes.set(title=title, xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
-    if classes <= LARGEST_LEGEND:
+    if 1 < classes <= LARGEST_LEGEND:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=3, frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=130)
