@@ -13,7 +13,7 @@ from eval.config import EVALUATIONS
 from eval.describe import edges_of
 from eval.report import sentences
 from eval.report.figures.model import Figure
-from eval.report.format import DASH, DATASETS, ENCODERS, METHODS, listed, many, setting
+from eval.report.format import DASH, listed, many, named, setting
 from eval.report.records import StudyRecord
 from eval.report.sections import (
     classes,
@@ -26,10 +26,10 @@ from eval.report.sections import (
     published,
     questions,
 )
-from eval.report.sections.base import Picture, Section, Table, text_table
+from eval.report.sections.base import Picture, Section, Table, cell, tabulate
 from eval.report.sections.runs import RunRow, provenance, run_row
 from eval.report.table import ReportData
-from eval.schema import Choice, EvaluationResult
+from eval.schema import Choice
 
 # In the order of the page. Each yields what it finds in the data, and nothing where there is nothing to show.
 SECTIONS: tuple[Callable[[ReportData], Iterable[Section]], ...] = (
@@ -50,7 +50,8 @@ class Report:
 
     studies: tuple[StudyRecord, ...]
     title: str
-    facts: tuple[tuple[str, str], ...]
+    facts: dict[str, str]
+    abstract: str  # a paragraph for a paper; empty for several studies, and before anything is measured
     progress: str
     complete: bool
     overview: tuple[Table, ...]  # of several studies: what each is, and how they differ
@@ -78,19 +79,18 @@ class Report:
 def make_report(*studies: StudyRecord) -> Report:
     """The report of one study, or of several side by side, as they stand."""
     data = ReportData(studies)
-    said = (sentences.baseline(baseline) for _, baseline in data.baselines)
-    owners = (f"{study.label}: " if data.several else "" for study, _ in data.baselines)
     together = listed([study.label for study in studies])
     titles = list(dict.fromkeys(study.manifest.title for study in studies))
     tables = (_studies_table(studies), compare.differences_table(studies)) if data.several else ()
     return Report(
         studies=studies,
         title=titles[0] + (f": {together}" if data.several else "") if len(titles) == 1 else f"{together} side by side",
-        facts=_facts(studies[0]) if not data.several else (),
-        progress="; ".join((f"{study.label}: " if data.several else "") + _progress(study) for study in studies),
-        complete=all(study.count("finished") == len(study.points) for study in studies),
+        facts={} if data.several else _facts(studies[0]),
+        abstract="" if data.several else _abstract(data),
+        progress="; ".join(data.who(study) + _progress(study) for study in studies),
+        complete=all(record.status == "finished" for study in studies for record in study.points.values()),
         overview=tuple(table for table in tables if table is not None),
-        baselines=tuple(owner + sentence for owner, sentence in zip(owners, said)),
+        baselines=tuple(data.who(study) + sentences.baseline(found) for study, found in data.baselines),
         cautions=tuple(_cautions(data)),
         sections=tuple(section for make in SECTIONS for section in make(data)),
         runs=tuple(map(run_row, data.rows)),
@@ -109,68 +109,76 @@ def _progress(study: StudyRecord) -> str:
 
 def _cautions(data: ReportData) -> Iterator[str]:
     """What a reader should know before trusting the accuracies: choices that others might better, refused results."""
-    asked = [found.result for found in data.of_trained_encoders if found.result.fingerprint in data.asked]
-    choices = [choice for result in asked for choice in _choices(result)]
+    asked = [result for _, result in data.of_trained_encoders if result.fingerprint in data.asked]
+    parts = [part for result in asked for part in (result, *getattr(result, "rows", ()))]
+    choices = [part for part in parts if isinstance(part, Choice) and part.grid]
     total = many(len(choices), "evaluation")
 
     def of_all(number: int) -> str:
         return f"all {total}" if number == len(choices) else f"{number} of {total}"
 
     for edge, number in Counter(edge for choice in choices for edge in edges_of(choice)).most_common():
-        yield f"In {of_all(number)} the chosen {edge.describe()}: {edge.untried} values may give more."
+        yield f"In {of_all(number)} the chosen {edge.describe()}: {edge.untried} values may score higher."
     unfinished = sum(choice.converged is False for choice in choices)
     if unfinished:
         yield f"{of_all(unfinished)} had not converged when their iterations ended: raise max_iterations."
     for row in data.rows:
         if row.record.refused:
-            who = f"{row.study.label}: {row.record.name}"
             reasons = (f"{found.path.parent.name}/{found.path.name} {found.why}" for found in row.record.refused)
-            yield f"Not counted, of {who}: {'; '.join(reasons)}."
-
-
-def _choices(result: EvaluationResult) -> list[Choice]:
-    """The parts of a result that chose something."""
-    parts = (result, *getattr(result, "rows", ()))
-    return [part for part in parts if isinstance(part, Choice) and part.grid]
+            yield f"Not counted, of {row.study.label}: {row.record.name}: {'; '.join(reasons)}."
 
 
 def _studies_table(studies: Sequence[StudyRecord]) -> Table:
-    facts = [dict(_facts(study)) for study in studies]
-    names = list(dict.fromkeys(name for found in facts for name in found))
-    rows = [("Study", "Title", "Progress", *names)]
-    for study, found in zip(studies, facts):
-        rows.append((study.label, study.manifest.title, _progress(study), *(found.get(n, DASH) for n in names)))
-    return text_table("Studies", rows)
+    facts = {
+        study.label: {
+            "Study": study.label,
+            "Title": study.manifest.title,
+            "Progress": _progress(study),
+            **_facts(study),
+        }
+        for study in studies
+    }
+    columns = {
+        name: lambda own, name=name: cell(own.get(name, DASH))
+        for name in dict.fromkeys(name for own in facts.values() for name in own)
+    }
+    return tabulate("Studies", facts.values(), columns)
 
 
-def _facts(study: StudyRecord) -> tuple[tuple[str, str], ...]:
+def _facts(study: StudyRecord) -> dict[str, str]:
     """What all runs share, as far as their configuration says."""
-    config = study.config
-    data, encoder, objective = (config.get(key) or {} for key in ("data", "encoder", "objective"))
-    seeds = sorted({record.point.seed for record in study.points.values()})
-    facts = [("Data", _named(DATASETS, data["dataset"]))] if data.get("dataset") else []
-    if encoder.get("architecture"):
-        width = encoder.get("width", 1.0)
+    config, facts = study.config, {}
+    if config.get("data.dataset"):
+        facts["Data"] = named(str(config["data.dataset"]))
+    if config.get("encoder.architecture"):
+        width = config.get("encoder.width", 1.0)
         narrow = "" if width == 1 else f", width × {width:g}"
-        facts.append(("Encoder", _named(ENCODERS, encoder["architecture"]) + narrow))
-    if objective.get("name") and not _varies_in_questions(study, "objective.name"):
-        facts.append(("Objective", _named(METHODS, objective["name"])))
+        facts["Encoder"] = named(str(config["encoder.architecture"])) + narrow
+    if config.get("objective.name") and not _varies_in_questions(study, "objective.name"):
+        facts["Objective"] = named(str(config["objective.name"]))
     if config.get("epochs") is not None and not _varies_in_questions(study, "epochs"):
-        facts.append(("Epochs", setting(config["epochs"])))
-    facts.append(("Seeds", ", ".join(map(str, seeds))))
-    facts.append(("Evaluation", ", ".join(_evaluation(probe.task) for probe in study.manifest.probes) or DASH))
-    return tuple(facts)
+        facts["Epochs"] = setting(config["epochs"])
+    facts["Seeds"] = ", ".join(map(str, sorted({record.point.seed for record in study.points.values()})))
+    tasks = [probe.task for probe in study.manifest.probes]
+    facts["Evaluation"] = ", ".join((t in EVALUATIONS and EVALUATIONS[t].label) or t for t in tasks) or DASH
+    return facts
+
+
+def _abstract(data: ReportData) -> str:
+    """What was done, and the main finding of each question that has one."""
+    (study,) = data.studies
+    asked = [analysis for analysis in data.analyses[study.label] if not analysis.view.derived]
+    found = [sentences.main_finding(analysis, study.metric.name) for analysis in asked if analysis.contrast]
+    if not found:
+        return ""
+    facts, runs = _facts(study), [row for row in data.rows if row.record.top1 is not None and not row.baseline]
+    forms = {"Objective": " with {}", "Data": " on {}", "Epochs": " for {} epochs"}
+    made = "".join(form.format(facts[name]) for name, form in forms.items() if name in facts)
+    settings = many(len({row.setting for row in runs}), "setting")
+    first = f"{facts.get('Encoder', 'The encoder')} was pretrained{made}, in {many(len(runs), 'run')} of {settings}"
+    return " ".join([f"{first}; evaluation: {facts['Evaluation']}.", *found])
 
 
 def _varies_in_questions(study: StudyRecord, key: str) -> bool:
     names = {name for question in study.manifest.questions for curve in question.curves for name in curve.points}
     return len({repr(study.points[name].point.settings.get(key)) for name in names if name in study.points}) > 1
-
-
-def _named(names: dict[str, str], value: object) -> str:
-    return names.get(str(value), str(value))
-
-
-def _evaluation(task: str) -> str:
-    known = EVALUATIONS.get(task)
-    return (known.label if known is not None else "") or task

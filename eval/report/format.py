@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from pretrain.config import OBJECTIVE_LABELS, OPTIMIZER_LABELS
 from pretrain.data.sources.registry import SOURCES
 from pretrain.format import DASH as DASH
 from pretrain.format import duration as duration
+from pretrain.format import number
 
 MINUS = "\N{MINUS SIGN}"
 
 
 def percent(value: float | None, digits: int = 2) -> str:
     """``83.12 %``, or a dash."""
-    return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f} %"
+    text = plain(value, digits)
+    return text if text == DASH else f"{text} %"
 
 
 def plain(value: float | None, digits: int = 2) -> str:
     """``83.12``, or a dash."""
-    return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", MINUS)
+    return number(value, f".{digits}f").replace("-", MINUS)
 
 
-def signed(value: float, digits: int = 2) -> str:
+def signed(value: float) -> str:
     """``+0.31`` or ``−0.31``."""
-    return f"{value:+.{digits}f}".replace("-", MINUS)
+    return number(value, "+.2f").replace("-", MINUS)
 
 
-def count(value: Any) -> str:
+def count(value: float | None) -> str:
     """``1,234``, or a dash."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return DASH
-    return f"{value:,.0f}"
+    return number(value, ",.0f")
 
 
 def setting(value: Any) -> str:
@@ -42,7 +41,7 @@ def setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:g}"
+        return number(value, "g")
     if isinstance(value, dict):
         return str(value.get("name", "…"))
     if isinstance(value, list | tuple):
@@ -50,9 +49,9 @@ def setting(value: Any) -> str:
     return str(value)
 
 
-def many(number: int, noun: str, plural: str | None = None) -> str:
+def many(number: int, noun: str) -> str:
     """``1 seed``, ``3 seeds``."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def listed(items: list[str]) -> str:
@@ -70,34 +69,32 @@ def without_unit(label: str) -> str:
     return label.partition(" (")[0]
 
 
-def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+def interval(ends: tuple[float, float] | None) -> str:
     """``81.20 – 82.90``, or a dash."""
-    if low is None or high is None:
-        return DASH
-    return f"{plain(low, digits)} {DASH} {plain(high, digits)}"
+    return DASH if ends is None else f" {DASH} ".join(map(plain, ends))
 
 
 def size(number_of_bytes: float | None) -> str:
     """``2.6 MiB``, ``11.4 GiB``, or a dash."""
-    if number_of_bytes is None or not math.isfinite(number_of_bytes):
-        return DASH
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
-        if number_of_bytes >= factor:
+        if number_of_bytes is not None and number_of_bytes >= factor:
             return f"{number_of_bytes / factor:,.1f} {unit}"
-    return f"{number_of_bytes / 2**10:,.0f} KiB"
+    return DASH if number_of_bytes is None else f"{number_of_bytes / 2**10:,.0f} KiB"
 
 
 # What configuration values are called in print.
 METHODS = OBJECTIVE_LABELS
 DATASETS = {name: source.label for name, source in SOURCES.items() if source.label}
-ENCODERS = {f"resnet{depth}": f"ResNet-{depth}" for depth in (18, 34, 50, 101)}
+ENCODERS = {f"resnet{depth}": f"ResNet-{depth}" for depth in (18, 34, 50, 101)} | {"convnet4": "four convolutions"}
 QUANTITIES = {
     "global_batch_size": "Batch size (images)",
     "negatives_per_anchor": "Negatives per anchor",
     "batch_norm_images": "Images per batch-norm statistic",
     "epochs": "Epochs",
     "schedule.base_learning_rate": "Base learning rate",
-    "schedule.rule": "Learning-rate rule",
+    "schedule.rule": "Learning-rate rule",  # of earlier runs
+    "schedule.scaling": "Learning-rate rule",
+    "schedule.decay": "Learning-rate decay",
     "schedule.warmup_epochs": "Warm-up epochs",
     "objective.name": "Objective",
     "objective.temperature": "Temperature",
@@ -106,7 +103,7 @@ QUANTITIES = {
     "sync_batch_norm": "Batch norm over ranks",
     "data.images": "Training images",
 }
-BRIEF = {"global_batch_size": "batch size", "base_learning_rate": "base LR", "rule": "LR rule"}
+BRIEF = {"global_batch_size": "batch size", "base_learning_rate": "base LR", "rule": "LR rule", "scaling": "LR rule"}
 
 
 def quantity(key: str) -> str:

@@ -4,22 +4,69 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from eval.report.format import many
 from eval.schema import EvaluationResult, Refused, RunResult, finite, read_evaluations, read_run_result
 from eval.study_manifest import Point, Probe, StudyManifest, read_manifest
 from pretrain.configio import flatten, read_yaml
 from pretrain.errors import ConfigError, Problem
-from pretrain.rundir import RunDirectory, read_json, read_json_lines
+from pretrain.rundir import RunDirectory, read_json
 
-Status = Literal["finished", "not evaluated", "not a number", "diverged", "failed", "unfinished", "not started"]
+Status = Literal["finished", "not evaluated", "without accuracy", "diverged", "failed", "unfinished", "not started"]
 
 BASE_VALUE = "as in the base"
 PROBE_NUMBERS = ("top1", "top5", "per_class_mean", "knn_top1", "knn_plain_top1", "l2")
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items by ``key``, in the order of first appearance."""
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the known ones; None where there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+class Metric(NamedTuple):
+    """The accuracy of a run that a study is about: of which evaluation, what it is called, and where it is."""
+
+    task: str
+    name: str
+    of: Callable[[Any], float | None]
+
+
+def _fine_tuned(result: Any) -> float | None:
+    """Of the largest share of labels."""
+    rows = [row for row in getattr(result, "rows", ()) if getattr(row, "name", "") == "fine-tuned"]
+    return max(rows, key=lambda row: row.label_fraction or 0.0).top1 if rows else None
+
+
+# The first that a study asks for; those that measure no accuracy of the encoder are not among them.
+METRICS = (
+    Metric("linear", "Top-1", lambda result: getattr(result, "top1", None)),
+    Metric("knn", "Nearest-neighbour top-1", lambda result: getattr(result, "knn_top1", None)),
+    Metric("finetune", "Fine-tuned top-1", _fine_tuned),
+    Metric("transfer", "Mean transfer top-1", lambda result: getattr(result, "mean_top1", None)),
+    Metric("distill", "Student's top-1", lambda result: getattr(getattr(result, "student", None), "top1", None)),
+)
+
+
+def metric_of(tasks: Sequence[str]) -> Metric:
+    """The metric of a study with these evaluations; an evaluation of somebody's own may have a top1."""
+    return next((metric for metric in METRICS if metric.task in tasks), METRICS[0])
 
 
 @dataclass(frozen=True)
@@ -31,7 +78,8 @@ class PointRecord:
     detail: str = ""
     top1: float | None = None
     top1_interval: tuple[float, float] | None = None
-    measured: dict[str, float | None] = field(default_factory=dict)  # PROBE_NUMBERS, first probe that has each
+    held_out: float | None = None  # of the held-out training images by which the evaluation chose its settings
+    measured: dict[str, float | None] = field(default_factory=dict)  # PROBE_NUMBERS of a finished point
     probe_seconds: float | None = None
     training: RunResult | None = None  # result.json of the run
     environment: dict[str, Any] = field(default_factory=dict)  # of its last start
@@ -56,15 +104,27 @@ class StudyRecord:
     directory: Path
     manifest: StudyManifest
     points: dict[str, PointRecord]
-    config: dict[str, Any]  # config.yaml of the first point that has one
-    metric: Literal["top1", "knn_top1"]
-    base: dict[str, Any] = field(default_factory=dict)  # dotted keys of the study's base.yaml
-    label: str = ""  # of this study among several; its name where that is enough
+    metric: Metric
+    base: dict[str, Any]  # dotted keys of the study's base.yaml
+    label: str  # of this study among several; its name where that is enough
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Dotted keys of the first configuration that a point has."""
+        return next((record.config for record in self.points.values() if record.config), {})
 
     @property
     def metric_label(self) -> str:
         """What the vertical axis of every figure shows."""
-        return "Linear-probe top-1 (%)" if self.metric == "top1" else "Nearest-neighbour top-1 (%)"
+        return f"{'Linear-probe top-1' if self.metric.task == 'linear' else self.metric.name} (%)"
+
+    @cached_property
+    def _baseline_points(self) -> frozenset[str]:
+        return frozenset(name for baseline in self.manifest.baselines for name in baseline.points)
+
+    def compared(self, record: PointRecord) -> bool:
+        """Whether a point is a baseline's."""
+        return record.name in self._baseline_points
 
     @cached_property
     def distinguishing_settings(self) -> tuple[str, ...]:
@@ -72,25 +132,33 @@ class StudyRecord:
 
         What the name of a section says already is not among them: an objective comes with settings of its own.
         """
-        in_baselines = {name for baseline in self.manifest.baselines for name in baseline.points}
-        points = [record.point for record in self.points.values() if record.name not in in_baselines]
-        keys = dict.fromkeys(key for point in points for key in point.settings)
-        varied = [key for key in keys if len({repr(point.settings.get(key)) for point in points}) > 1]
-        return tuple(key for key in varied if not self._follows_name(key, varied))
+        every = [record.point.settings for record in self.points.values()]
+        asked = [record.point.settings for record in self.points.values() if not self.compared(record)]
+        keys = dict.fromkeys(key for settings in asked for key in settings)
+        varied = [key for key in keys if len({repr(settings.get(key)) for settings in asked}) > 1]
 
-    def _follows_name(self, key: str, varied: Sequence[str]) -> bool:
-        name_key = f"{key.partition('.')[0]}.name"
-        if key == name_key or name_key not in varied:
-            return False
-        values: dict[str, set[str]] = {}
-        for record in self.points.values():
-            settings = record.point.settings
-            values.setdefault(repr(settings.get(name_key)), set()).add(repr(settings.get(key)))
-        return all(len(found) == 1 for found in values.values())
+        def follows(key: str, name: str) -> bool:
+            pairs = {(repr(settings.get(name)), repr(settings.get(key))) for settings in every}
+            return key != name and name in varied and len(pairs) == len({value for value, _ in pairs})
 
-    def count(self, status: Status) -> int:
-        """Number of points in this state."""
-        return sum(record.status == status for record in self.points.values())
+        return tuple(key for key in varied if not follows(key, f"{key.partition('.')[0]}.name"))
+
+    @cached_property
+    def _varied_at(self) -> dict[str, frozenset[str]]:
+        """Point to the settings that vary in a question that it belongs to, at the base's own value too."""
+        found: dict[str, frozenset[str]] = {}
+        for question in self.manifest.questions:
+            names = {name for curve in question.curves for name in curve.points if name in self.points}
+            keys = {key for name in names for key in self.points[name].point.settings}
+            varied = {k for k in keys if len({repr(self.value(self.points[name], k)) for name in names}) > 1}
+            found.update({name: found.get(name, frozenset()) | varied for name in names})
+        return found
+
+    def label_settings(self, record: PointRecord) -> dict[str, Any]:
+        """What sets a point apart from the others of its questions, and what it changes of the base."""
+        keys = self._varied_at.get(record.name, frozenset()) | record.point.settings.keys()
+        values = {key: self.value(record, key) for key in self.distinguishing_settings if key in keys}
+        return {key: value for key, value in values.items() if value != BASE_VALUE}
 
     def value(self, record: PointRecord, key: str) -> Any:
         """Value of a dotted configuration key, or of a number of the plan, at a point; BASE_VALUE where nobody knows.
@@ -111,12 +179,9 @@ class StudyRecord:
 def collect(directory: Path) -> StudyRecord:
     """The study in ``directory``. Raises FileNotFoundError or ConfigError where there is none."""
     manifest = read_manifest(directory)
-    points = {point.name: _record(directory, point, manifest.probes) for point in manifest.points}
-    linear = any(probe.task == "linear" for probe in manifest.probes) or not manifest.probes
-    config = next((_nested(record.config) for record in points.values() if record.config), {})
-    metric: Literal["top1", "knn_top1"] = "top1" if linear else "knn_top1"
-    base = _settings(directory / "base.yaml")
-    return StudyRecord(directory, manifest, points, config, metric, base, manifest.name)
+    metric = metric_of([probe.task for probe in manifest.probes])
+    points = {point.name: _record(directory, point, manifest.probes, metric) for point in manifest.points}
+    return StudyRecord(directory, manifest, points, metric, _settings(directory / "base.yaml"), manifest.name)
 
 
 def collect_all(directories: Sequence[Path]) -> list[StudyRecord]:
@@ -133,7 +198,7 @@ def collect_all(directories: Sequence[Path]) -> list[StudyRecord]:
     return [replace(study, label=str(text)) for study, text in zip(studies, labels)]
 
 
-def _record(study: Path, point: Point, probes: tuple[Probe, ...]) -> PointRecord:
+def _record(study: Path, point: Point, probes: Sequence[Probe], metric: Metric) -> PointRecord:
     run = RunDirectory(study / point.directory)
     read = read_run_result(run, point.fingerprint)
     training = read if isinstance(read, RunResult) else None
@@ -141,55 +206,49 @@ def _record(study: Path, point: Point, probes: tuple[Probe, ...]) -> PointRecord
     asked = [run.evaluation(probe.task, probe.fingerprint) for probe in probes]
     results = [next((found for found in evaluations if found.directory == place), None) for place in asked]
     trained = [found for found in results if found is not None and found.initialisation == "pretrained"]
-    measured = _measured(trained)
-    metric = "top1" if any(probe.task == "linear" for probe in probes) or not probes else "knn_top1"
-    first = next((found for found in trained if getattr(found, metric, None) is not None), None)
-    status, detail = _status(run, training, probes, results, measured[metric])
-    against = [read] if isinstance(read, Refused) else []
-    against += [found for found in refused if found.path.parent in asked]
-    if against and status != "finished":
-        damaged = any(found.damaged for found in against)
-        status, detail = "failed" if damaged else status, "; ".join(_short(found, run) for found in against)
-    finished = status == "finished"
+    first = next((found for found in trained if metric.of(found) is not None), None)
+    finished, top1 = first is not None, metric.of(first)
+    if training is None:
+        status, detail = _untrained(run)
+    else:
+        status, detail = _evaluated(run, probes, results, finished)
+    against = [found for found in (read, *refused) if isinstance(found, Refused)]
+    against = [found for found in against if found.path.parent in (run.path, *asked)]
+    if against and not finished:
+        status = "failed" if any(found.damaged for found in against) else status
+        detail = "; ".join(f"{found.path.relative_to(run.path)} {found.why}" for found in against)
+    curves, damaged = _curves(run)
     return PointRecord(
         point=point,
         status=status,
         detail=detail,
-        top1=measured[metric] if finished else None,
-        top1_interval=getattr(first, "top1_interval", None) if finished else None,
-        measured=measured,
+        measured=_measured(trained) | ({} if metric.task in ("linear", "knn") else {"top1": top1}) if finished else {},
+        top1=top1,
+        top1_interval=getattr(first, "top1_interval", None),
+        held_out=max((v for row in getattr(first, "grid", ()) if (v := finite(row.get("held_out")))), default=None),
         probe_seconds=first.seconds.get("total") if first is not None else None,
         training=training,
         environment=_environment(run),
-        config=_config(run),
+        config=_settings(run.config) or _settings(run.path / "requested.yaml"),  # what it was asked to run with
         evaluations=evaluations,
-        refused=refused,
-        curves=_curves(run),
+        refused=(*refused, *damaged),
+        curves=curves,
     )
 
 
-def _short(found: Refused, run: RunDirectory) -> str:
-    return f"{found.path.relative_to(run.path)} {found.why}"
-
-
-def _status(
-    run: RunDirectory,
-    training: RunResult | None,
-    probes: tuple[Probe, ...],
-    results: list[EvaluationResult | None],
-    accuracy: float | None,
+def _evaluated(
+    run: RunDirectory, probes: Sequence[Probe], results: Sequence[EvaluationResult | None], finished: bool
 ) -> tuple[Status, str]:
-    if training is None:
-        return _untrained(run)
-    if accuracy is not None:
-        absent = [probe.task for probe, result in zip(probes, results) if result is None]
-        return "finished", f"without a result of {', '.join(absent)}" if absent else ""
-    for probe, result in zip(probes, results):
+    """Of a run whose training has ended."""
+    absent = [probe for probe, result in zip(probes, results) if result is None]
+    if finished:
+        return "finished", f"without a result of {', '.join(probe.task for probe in absent)}" if absent else ""
+    for probe in absent:
         stage = f"{probe.task}-{probe.fingerprint}"
-        if result is None and _launched(run, stage).get("state") == "failed":
+        if _launched(run, stage).get("state") == "failed":
             return "failed", f"evaluation '{probe.task}' failed; see {run.path.name}/logs/{stage}.log"
-    if any(result is not None for result in results):
-        return "not a number", "the evaluation has no finite accuracy"
+    if len(absent) < len(results):
+        return "without accuracy", "the evaluation has no finite accuracy"
     return "not evaluated", "trained, but without an evaluation"
 
 
@@ -214,26 +273,37 @@ def _launched(run: RunDirectory, stage: str) -> dict[str, Any]:
 
 def _measured(results: Sequence[EvaluationResult]) -> dict[str, float | None]:
     """Each number of the first evaluation that has it."""
-    found: dict[str, float | None] = dict.fromkeys(PROBE_NUMBERS)
-    for result in results:
-        for name in PROBE_NUMBERS:
-            if found[name] is None:
-                found[name] = getattr(result, name, None)
-    return found
+    known = {name: [getattr(result, name, None) for result in results] for name in PROBE_NUMBERS}
+    return {name: next((v for v in values if v is not None), None) for name, values in known.items()}
 
 
 def _environment(run: RunDirectory) -> dict[str, Any]:
     found = _json(run.environment) or {}
     sessions = found.get("sessions")
     last = sessions[-1] if isinstance(sessions, list) and sessions else found
-    return last if isinstance(last, dict) else {}
+    known = last if isinstance(last, dict) else {}
+    packages = known.get("packages")
+    return {**known, "packages": packages if isinstance(packages, dict) else {}} if known else {}
 
 
-def _curves(run: RunDirectory) -> tuple[dict[str, Any], ...]:
+def _curves(run: RunDirectory) -> tuple[tuple[dict[str, Any], ...], list[Refused]]:
+    """(rows of metrics.jsonl, what is said of those that are damaged); a line that is being written does not count."""
     try:
-        return tuple(row for row in read_json_lines(run.metrics) if isinstance(row, dict))
-    except (ValueError, json.JSONDecodeError):
-        return ()
+        *lines, last = run.metrics.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return (), []
+    read = [_row(line) for line in lines if line.strip()]
+    rows = [row for row in (*read, _row(last)) if row is not None]
+    bad = read.count(None)
+    return tuple(rows), [Refused(run.metrics, f"has {many(bad, 'damaged line')}, left out")] if bad else []
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -245,24 +315,9 @@ def _json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _config(run: RunDirectory) -> dict[str, Any]:
-    """Dotted keys of the run's configuration; of the one it was asked to run with, before it starts."""
-    return _settings(run.config) or _settings(run.path / "requested.yaml")
-
-
 def _settings(path: Path) -> dict[str, Any]:
     """Dotted keys of a YAML file; none where it is missing or damaged."""
     try:
         return flatten(read_yaml(path))
     except ConfigError:
         return {}
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in flat.items():
-        node = found
-        for part in key.split(".")[:-1]:
-            node = node.setdefault(part, {})
-        node[key.rpartition(".")[2]] = value
-    return found

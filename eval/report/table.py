@@ -5,33 +5,16 @@ Sections group its rows as they need; the analysis of each figure and the list o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import NamedTuple
 
 from eval.report.factors import views
 from eval.report.format import named, setting
-from eval.report.records import PointRecord, StudyRecord
-from eval.report.statistics import BaselineAnalysis, QuestionAnalysis, analyse_baseline, analyse_view
+from eval.report.records import PointRecord, StudyRecord, grouped, mean
+from eval.report.statistics import Condition, QuestionAnalysis, analyse_baseline, analyse_view
 from eval.schema import EvaluationResult, finite
-
-Key = TypeVar("Key", bound=Hashable)
-Item = TypeVar("Item")
-
-
-def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Items by ``key``, in the order of first appearance."""
-    found: dict[Key, list[Item]] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(item)
-    return found
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the known ones; None where there are none."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -76,8 +59,7 @@ class Group:
         return mean(row.record.top1 for row in self.rows)
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """One result of a run, whether the study asked for it or somebody ran it later."""
 
     row: Row
@@ -94,17 +76,18 @@ class ReportData:
     def several(self) -> bool:
         return len(self.studies) > 1
 
+    def who(self, study: StudyRecord) -> str:
+        """``study: `` in front of what is said of one among several."""
+        return f"{study.label}: " if self.several else ""
+
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """A row for each point, in the studies' order."""
-        found = []
-        for study in self.studies:
-            compared = {name for baseline in study.manifest.baselines for name in baseline.points}
-            for record in study.points.values():
-                setting = settings_label(record, study)
-                label = f"{study.label}: {setting}" if self.several else setting
-                found.append(Row(study, record, setting, label, record.name in compared))
-        return tuple(found)
+        return tuple(
+            Row(study, record, label := settings_label(record, study), self.who(study) + label, study.compared(record))
+            for study in self.studies
+            for record in study.points.values()
+        )
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -129,7 +112,8 @@ class ReportData:
         }
 
     @cached_property
-    def baselines(self) -> tuple[tuple[StudyRecord, BaselineAnalysis], ...]:
+    def baselines(self) -> tuple[tuple[StudyRecord, Condition], ...]:
+        """The references, each with its study; a condition's curve is what it is called."""
         return tuple((study, analyse_baseline(study, b)) for study in self.studies for b in study.manifest.baselines)
 
 
@@ -138,8 +122,7 @@ def settings_label(record: PointRecord, study: StudyRecord) -> str:
     for baseline in study.manifest.baselines:
         if record.name in baseline.points:
             return baseline.title
-    settings = record.point.settings
-    found = [_in_words(key, setting(settings[key])) for key in study.distinguishing_settings if key in settings]
+    found = [_in_words(key, setting(value)) for key, value in study.label_settings(record).items()]
     if found:
         return ", ".join(found)
     # The base itself, as the question calls it: ``batch 256`` of ``global_batch_size=256,seed=0``.

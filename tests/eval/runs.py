@@ -47,7 +47,8 @@ def write_run(
 ) -> RunDirectory:
     """The directory of a small run on ``data``, with a checkpoint at each of ``steps``."""
     run = RunDirectory(path)
-    settings = {"architecture": "resnet18", "width": 0.125, "stem": "strided", "zero_init_last_gamma": False}
+    resnet = {"architecture": "resnet18", "width": 0.125, "stem": "strided", "zero_init_last_gamma": False}
+    settings = {} if "architecture" in encoder else resnet
     config = PretrainConfig.model_validate(
         {
             "epochs": 1,

@@ -52,12 +52,12 @@ def test_the_report_tells_how_many_chose_the_edge(tmp_path: Path) -> None:
     total = len(study.points)
     assert report.cautions == (
         f"In {total - 1} of {total} evaluations the chosen L2 0.0001 is the smallest of the grid: smaller values may "
-        "give more.",
+        "score higher.",
         f"1 of {total} evaluations had not converged when their iterations ended: raise max_iterations.",
     )
     page = build_report(tmp_path)
-    assert "With caution" in page.read_text()
-    assert "## With caution" in (page.parent / "report.md").read_text()
+    assert "Caveats" in page.read_text()
+    assert "## Caveats" in (page.parent / "report.md").read_text()
 
 
 def test_a_person_is_told_at_the_end_of_the_evaluation() -> None:

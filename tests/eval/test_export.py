@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,12 @@ from pretrain.config import PretrainConfig
 from pretrain.configio import load
 from pretrain.rundir import RunDirectory
 from tests.eval.runs import result_of, write_run
+
+OTHERS: dict[str, dict[str, Any]] = {"resnet18": {}, "convnet4": {"architecture": "convnet4", "widths": [8, 8, 8, 16]}}
+WHY = {
+    "resnet18": "width 0.125 instead of 1.0, stem strided instead of imagenet",
+    "convnet4": "torchvision has no convnet4",
+}
 
 
 def exported(run: RunDirectory) -> Path:
@@ -41,13 +48,14 @@ def test_torchvision_takes_the_weights_and_gives_the_same_features(small_data: P
     assert sum(p.numel() for p in network.parameters()) == result["parameters"]
 
 
-def test_other_shapes_say_why_and_come_back_whole(small_data: Path, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", small_data)
+@pytest.mark.parametrize("architecture", ["resnet18", "convnet4"])
+def test_other_shapes_say_why_and_come_back_whole(small_data: Path, tmp_path: Path, architecture: str) -> None:
+    run = write_run(tmp_path / "run", small_data, **OTHERS[architecture])
     assert main(["knn", str(run.path)]) == 0
     assert main(["export", str(run.path)]) == 0
     result = result_of(run, "export")
     assert result["torchvision"] is None
-    assert result["torchvision_reason"] == "width 0.125 instead of 1.0, stem strided instead of imagenet"
+    assert result["torchvision_reason"] == WHY[architecture]
     encoder, config = read_exported_encoder(exported(run) / "encoder.safetensors")
     ours = load_encoder(run, load(PretrainConfig, run.config), device=torch.device("cpu"))
     assert config == ours.config.encoder

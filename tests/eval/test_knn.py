@@ -39,10 +39,12 @@ def test_against_the_definition(monkeypatch: pytest.MonkeyPatch, tile: int) -> N
 
 
 def test_accuracy_and_fewer_images_than_neighbours() -> None:
+    """Three neighbours of one class would outvote the only image of the other, however near it is."""
     train_ND = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 2.0]])
     test_MD, y_N, test_y_M = torch.tensor([[5.0, 0.1], [0.0, 0.1]]), torch.tensor([0, 0, 1]), torch.tensor([0, 1])
     found = knn_accuracy(train_ND, y_N, test_MD, test_y_M, classes=2, neighbours=200, plain_neighbours=1)
     assert (found.weighted_percent, found.plain_percent) == (100.0, 100.0)
+    assert (found.neighbours, found.plain_neighbours) == (1, 1), "no more than the smallest class has"
 
 
 def test_cosine_ignores_length() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from eval.report.build import build_report, page_of, read_studies, write_report
+from eval.report.build import build_report, page_of, write_report
 from eval.report.content import make_report
+from eval.report.records import collect_all
 from tests.eval.rich_studies import add_evaluations, add_trouble, grid_study
 from tests.eval.studies import quick_study
 
@@ -54,9 +55,9 @@ def rich_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def page_without_files(*directories: Path) -> Path:
-    studies = read_studies(directories)
-    page = page_of(directories, studies)
-    write_report(make_report(*studies), page, files=False)
+    report = make_report(*collect_all(directories))
+    page = page_of(report)
+    write_report(report, page, files=False)
     return page
 
 

@@ -13,6 +13,8 @@ import torch
 from eval import features
 from eval.__main__ import main
 from eval.encoder import new_encoder
+from eval.tasks import probe
+from eval.tasks.knn import knn_accuracy
 from pretrain.batch import Batch
 from pretrain.checkpoint import newest_checkpoint, write_checkpoint
 from pretrain.config import EncoderConfig, PretrainConfig, run_fingerprint
@@ -148,6 +150,47 @@ def test_features_are_shared_between_tasks_and_batch_size_changes_nothing(
     assert main(["knn", str(run.path), "neighbours.neighbours=9", "cache=false", "batch_size=7", "seed=0"]) == 2
     cached = {path.name: np.load(path) for path in run.path.glob("eval/features-*/x.npy")}
     assert cached
+
+
+def test_neighbours_that_linear_has_counted_are_not_counted_again(
+    make_run: Callable[..., RunDirectory], read: list[tuple[str, int | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    counted = []
+    monkeypatch.setattr(probe, "knn_accuracy", lambda *a, **k: counted.append(0) or knn_accuracy(*a, **k))
+    assert main(["linear", str(run.path), *SETTINGS]) == 0
+    assert main(["knn", str(run.path), "neighbours.neighbours=9"]) == 0
+    assert len(counted) == 1
+    linear, knn = result_of(run, "linear"), result_of(run, "knn")
+    for name in ("knn_top1", "knn_plain_top1", "knn_neighbours", "data"):
+        assert knn[name] == linear[name], name
+    assert main(["knn", str(run.path), "neighbours.neighbours=7"]) == 0
+    assert len(counted) == 2, "another number of neighbours"
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "other shape", "not a number"])
+def test_a_damaged_feature_cache_is_made_anew(
+    make_run: Callable[..., RunDirectory], read: list[tuple[str, int | None]], damage: str
+) -> None:
+    run = make_run()
+    assert main(["knn", str(run.path), "neighbours.neighbours=9"]) == 0
+    before = result_of(run, "knn")["knn_top1"]
+    for path in run.path.glob("eval/features-*/x.npy"):
+        x_ND = np.load(path)
+        match damage:
+            case "cut":
+                path.write_bytes(path.read_bytes()[:500])
+            case "foreign":
+                path.write_bytes(b"x")
+            case "other shape":
+                np.save(path, x_ND[1:])
+            case _:
+                np.save(path, np.full_like(x_ND, np.nan))
+    for path in run.path.glob("eval/knn-*/result.json"):
+        path.unlink()
+    assert main(["knn", str(run.path), "neighbours.neighbours=9"]) == 0
+    assert result_of(run, "knn")["knn_top1"] == before
+    assert len(read) == 4
 
 
 def test_batches_of_any_size_give_the_same_features(

@@ -7,13 +7,13 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from eval.__main__ import main
 from eval.report.build import build_report
 from eval.report.content import make_report
-from eval.report.figures.model import Figure
 from eval.report.records import collect
 from eval.report.sections.published import published_figure, published_rows
 from pretrain.errors import ConfigError
@@ -64,20 +64,23 @@ def test_complete_study(tmp_path: Path) -> None:
     page, markdown, rows = built(quick_study(tmp_path))
     for text in (page, markdown):
         assert "ll 24 runs finished" in text
-        assert "a difference of 1.70 points (95 % interval +1.2" in text
+        assert "a difference of 1.70 points (95 % interval +1.06 to +2.35; Tukey's test" in text
         assert "points per doubling of batch size" in text
         assert "Random encoder: 77.10 % (3 seeds, 95 % interval" in text
-        assert "6 degrees of freedom" in text
+        assert "5.3 degrees of freedom" in text
+    assert "ResNet-18, width × 0.25 was pretrained with SimCLR on Fashion-MNIST for 2 epochs, in 18 runs of" in markdown
     assert len(rows) == 24
     assert {row["status"] for row in rows} == {"finished"}
     assert rows[0]["top1"] == "82.91"
     assert rows[0]["torch"] == "2.15.0"
     assert rows[0]["command"].startswith("torchrun")
     files = {path.name for path in (tmp_path / "report").iterdir()}
-    assert {"report.html", "report.md", "results.csv", "batch_size.png", "negatives.png", "published.png"} <= files
-    assert {"training_loss.png", "training_contrastive_top1.png"} <= files
-    for name in re.findall(r"\]\((\S+\.png)\)", markdown):
-        assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
+    assert {"report.html", "report.md", "results.csv", "batch_size.svg", "negatives.svg", "published.svg"} <= files
+    assert {"training_loss.svg", "training_contrastive_top1.svg"} <= files
+    for name in re.findall(r"\]\((\S+\.svg)\)", markdown):
+        drawn = (tmp_path / "report" / name).read_text()
+        assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in drawn, "a file stands alone"
 
 
 def test_missing_seed(tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_not_a_number_is_never_a_number(tmp_path: Path) -> None:
     study = small(tmp_path, [[60.0, 60.4], [float("nan"), 64.0], [float("nan"), float("nan")]])
     page, markdown, rows = built(study)
     for text in (page, markdown):
-        assert "3 not a number" in text
+        assert "3 without accuracy" in text
         assert not re.search(r"\bnan\b", text, re.IGNORECASE)
     source = (tmp_path / "report" / "report.html").read_text()
     body = source[source.index("<body>") : source.index("<script>")]
@@ -159,7 +162,7 @@ def test_nothing_measured_yet(tmp_path: Path) -> None:
     page, markdown, rows = built(small(tmp_path, [[None, None], [None], [None]]))
     assert "Nothing has been measured yet." in page
     assert "0 of 4 runs finished; 4 not started" in page
-    assert ".png" not in markdown
+    assert ".svg" not in markdown
     assert all(row["top1"] == "" for row in rows)
 
 
@@ -203,26 +206,19 @@ def test_same_inputs_same_page(tmp_path: Path) -> None:
     assert page.read_bytes() == first
 
 
-def test_figures_of_an_earlier_report_go_and_what_others_wrote_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def not_drawn(figure: Figure, folder: Path) -> list[str]:  # drawing takes seconds
-        (folder / f"{figure.name}.png").write_bytes(b"")
-        return [f"{figure.name}.png"]
-
-    monkeypatch.setattr("eval.report.build.write_figure", not_drawn)
+def test_figures_of_an_earlier_report_go_and_what_others_wrote_stays(tmp_path: Path) -> None:
     study = quick_study(tmp_path)
     folder = build_report(study.write()).parent
-    (folder / "mine.png").write_bytes(b"mine")
-    before = {path.name for path in folder.glob("*.png")}
+    (folder / "mine.svg").write_bytes(b"mine")
+    before = {path.name for path in folder.glob("*.svg")}
     study.questions.pop()
     build_report(study.write())
-    gone = before - {path.name for path in folder.glob("*.png")}
-    assert gone == {"negatives.png"}
+    gone = before - {path.name for path in folder.glob("*.svg")}
+    assert gone == {"negatives.svg"}
     (folder / "files.json").write_text('["../study.json", "mine')
     build_report(study.directory)
     assert (tmp_path / "study.json").is_file()
-    assert (folder / "mine.png").is_file()
+    assert (folder / "mine.svg").is_file()
 
 
 def test_markup_in_names_is_text(tmp_path: Path) -> None:
@@ -248,3 +244,19 @@ def test_knn_only_study_reports_neighbours(tmp_path: Path) -> None:
         linear.parent.rename(linear.parent.with_name("knn-0123456789ab"))
     page, _, _ = built(study)
     assert "Nearest-neighbour top-1 is highest at temperature = 0.2 (62.60 %" in page
+
+
+def test_a_study_of_fine_tuning_alone_reports_it(tmp_path: Path) -> None:
+    study = small(tmp_path, [[60.0], [64.0], [61.0]])
+    study.probes = (study.probes[0].model_copy(update={"task": "finetune"}),)
+    for number, point in enumerate(study.points):
+        path = study.probe_result(point.name)
+        kinds = (("fine-tuned", 1.0, 70.0), ("fine-tuned", 0.1, 50.0), ("linear", 1.0, 66.0))
+        rows = [{"name": name, "label_fraction": share, "top1": top + number} for name, share, top in kinds]
+        study.edit(path, lambda value, rows=rows: value.update(task="finetune", rows=rows))
+        path.parent.rename(path.parent.with_name("finetune-0123456789ab"))
+    page, markdown, rows = built(study)
+    assert "all 3 runs finished" in page
+    assert "Fine-tuned top-1 is highest at temperature = 0.5 (72.00 %" in page
+    assert [row["top1"] for row in rows] == ["70.0", "71.0", "72.0"]
+    assert "| temperature 0.1 | 0 | 70.00 |" in markdown

@@ -64,8 +64,8 @@ def test_wide_grid_is_a_quarter_decade_apart() -> None:
 def test_refusals(small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run", small_data)
     assert main(["transfer", str(run.path)]) == 2
-    assert "directories: is missing" in capsys.readouterr().err
+    assert "directories: is required" in capsys.readouterr().err
     assert main(["transfer", str(run.path), f"directories=[{small_data}]", "validation_split=test"]) == 2
     assert "expected a third one" in capsys.readouterr().err
     assert main(["transfer", str(run.path), f"directories=[{tmp_path / 'nowhere'}]"]) == 1
-    assert "write_beton" in capsys.readouterr().err
+    assert "bigbatch data write" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a figure shows: panels with axes, series and marks. `layout` places them, `svg` and `png` draw them."""
+"""What a figure shows: panels with axes, series and marks. `svg` draws them."""
 
 from __future__ import annotations
 
@@ -109,6 +109,11 @@ class Mark:
     tip: str = ""
     best: bool = False  # ringed: the best of a grid that was run
 
+    @property
+    def heights(self) -> list[float]:
+        """All that the vertical axis has to hold."""
+        return [value for value in (self.y, self.low, self.high) if value is not None]
+
 
 @dataclass(frozen=True)
 class Series:
@@ -198,10 +203,3 @@ RAMP_DARK = ("#6472b8", "#5a8acb", "#4fa2d4", "#4bb8d2", "#5dccc5", "#87deb5", "
 def ramp_step(rank: int, number: int) -> int:
     """Place in the ramp of the ``rank``-th of ``number`` ordered values, spread over all of it."""
     return round(rank * (len(RAMP) - 1) / (number - 1)) if number > 1 else 0
-
-
-def style_variables(category: tuple[str, ...], ramp: tuple[str, ...]) -> str:
-    """The colours as CSS custom properties: ``--c0: #...; --r0: #...;``."""
-    named = [(f"--c{i}", colour) for i, colour in enumerate(category)]
-    named += [(f"--r{i}", colour) for i, colour in enumerate(ramp)]
-    return " ".join(f"{name}: {colour};" for name, colour in named)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import math
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -13,10 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from eval.report.content import Report
-from eval.report.figures.layout import NARROW, SMALL, WIDE, Circle, cross, swatch
-from eval.report.figures.model import CATEGORY, CATEGORY_DARK, RAMP, RAMP_DARK, Figure, Panel, style_variables
-from eval.report.figures.svg import draw, key
-from eval.report.format import DASH, many
+from eval.report.figures.model import Figure, Panel
+from eval.report.figures.svg import NARROW, SMALL, WIDE, best_of_line, draw, no_result, style, swatch
+from eval.report.format import many
 from eval.report.render.markdown import run_cells, run_headers
 from eval.report.sections.base import Cell, number_in
 
@@ -28,15 +26,10 @@ Key = tuple[Markup, str]  # a drawn mark and what it stands for
 
 def render_html(report: Report, *, refresh_s: float | None = None) -> str:
     """The whole page of ``report``; with ``refresh_s`` it loads itself again so often, for a study that still runs."""
-    light, dark = style_variables(CATEGORY, RAMP), style_variables(CATEGORY_DARK, RAMP_DARK)
-    style = _asset("report.css").replace("/* light colours */", light).replace("/* dark colours */", dark)
-    values = {"style": Markup(style), "script": Markup(_asset("report.js")), "refresh_s": refresh_s}
+    script = resources.files("eval.report").joinpath("report.js").read_text(encoding="utf-8")
+    values = {"style": Markup(style()), "script": Markup(script), "refresh_s": refresh_s}
     text: str = _template().render(report=report, runs=run_cells(report), run_headers=run_headers(report), **values)
     return text
-
-
-def _asset(name: str) -> str:
-    return resources.files("eval.report").joinpath(name).read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -79,25 +72,22 @@ def opened(figure: Figure, index: int) -> bool:
 
 def keys_of(figure: Figure) -> list[Key]:
     """The legend that all panels of a figure share."""
-    keys = [(key(swatch(colour, palette)), text) for text, colour, palette in figure.legend]
-    series = [series for panel in figure.panels for series in panel.series]
-    if any(mark.best for s in series for mark in s.marks):
-        keys.append((key([Circle("ring", (14, 6), 5)]), "best of its line"))
-    if any(panel.missing for panel in figure.panels):
-        keys.append((key([cross((14, 6))]), "no result"))
-    return keys
+    keys = [(swatch(colour, palette), text) for text, colour, palette in figure.legend]
+    marks = [mark for panel in figure.panels for series in panel.series for mark in series.marks]
+    keys += [(best_of_line(), "best of its line")] * any(mark.best for mark in marks)
+    return keys + [(no_result(), "no result")] * any(panel.missing for panel in figure.panels)
 
 
 def series_keys(panel: Panel) -> list[Key]:
     """The legend of one panel of several, where it has several lines that hovering does not name."""
     named = [series for series in panel.series if series.marked or series.palette == "ramp"]
-    return [(key(swatch(s.colour, s.palette)), s.label) for s in named] if len(named) > 1 else []
+    return [(swatch(s.colour, s.palette), s.label) for s in named] if len(named) > 1 else []
 
 
 def study_keys(report: Report) -> list[Key]:
     """Colours of the studies, among several."""
-    labels = [study.label for study in report.studies]
-    return [(key(swatch(i, "category")), label) for i, label in enumerate(labels)] if len(labels) > 1 else []
+    keys = [(swatch(i, "category"), study.label) for i, study in enumerate(report.studies)]
+    return keys if len(keys) > 1 else []
 
 
 def numeric_columns(rows: Sequence[Sequence[Cell]], headers: Sequence[str]) -> list[bool]:
@@ -105,10 +95,8 @@ def numeric_columns(rows: Sequence[Sequence[Cell]], headers: Sequence[str]) -> l
     return [any(isinstance(row[i].sort, int | float) for row in rows) for i in range(len(headers))]
 
 
-def sort_key(cell: Cell, numeric: bool) -> float | str | None:
+def sort_key(cell: Cell) -> str | None:
     """What a cell is sorted by, where the page's script does not know it from the text."""
-    if cell.sort is None or (not numeric and str(cell.sort) == cell.text) or cell.text in ("", DASH):
+    if not isinstance(cell.sort, int | float) or number_in(cell.text) is not None:
         return None
-    shown = number_in(cell.text)
-    near = isinstance(cell.sort, int | float) and shown is not None and math.isclose(cell.sort, shown, rel_tol=1e-3)
-    return None if near else f"{cell.sort:.6g}" if isinstance(cell.sort, float) else cell.sort
+    return f"{cell.sort:.6g}"

@@ -1,4 +1,4 @@
-"""The report as Markdown, for a repository or an issue; its figures and pictures are PNG files beside it."""
+"""The report as Markdown, for a repository or an issue; its figures are SVG files beside it, its pictures PNG."""
 
 from __future__ import annotations
 

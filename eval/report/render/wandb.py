@@ -6,7 +6,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from eval.report.content import Report
 from eval.report.records import StudyRecord
@@ -37,22 +37,14 @@ def push(report: Report, page: Path, mode: Mode | None = None) -> bool:
 
 def wandb_mode(studies: Sequence[StudyRecord]) -> Mode:
     """What the runs' log.wandb says; off where no run says anything."""
-    found = [_log_settings(study).get("wandb") for study in studies]
-    for mode in get_args(Mode):
-        if mode in found and mode != "disabled":
-            return mode  # type: ignore[no-any-return]
-    return "disabled"
-
-
-def _log_settings(study: StudyRecord) -> dict[str, Any]:
-    settings = study.config.get("log")
-    return settings if isinstance(settings, dict) else {}
+    found = [study.config.get("log.wandb") for study in studies]
+    return "offline" if "offline" in found else "online" if "online" in found else "disabled"
 
 
 def _log(report: Report, page: Path, mode: Mode) -> None:
     import wandb  # a second to import, and only needed here
 
-    projects = [_log_settings(study).get("wandb_project") for study in report.studies]
+    projects = [study.config.get("log.wandb_project") for study in report.studies]
     identity = hashlib.sha256("\n".join(str(s.directory.resolve()) for s in report.studies).encode()).hexdigest()[:12]
     run = wandb.init(
         mode=mode,
@@ -71,9 +63,10 @@ def _log(report: Report, page: Path, mode: Mode) -> None:
         for number, table in enumerate(section.tables):
             data = [[cell.text for cell in row] for row in table.rows]
             logged[f"tables/{section.anchor}-{number}"] = wandb.Table(columns=list(table.headers), data=data)
-    pictures = [(figure.name, figure.description) for figure in report.headline_figures]
-    pictures += [(picture.name, picture.description) for picture in report.pictures]
-    for name, description in pictures:
-        logged[f"figures/{name}"] = wandb.Image(str(page.parent / f"{name}.png"), caption=description)
+    for figure in report.headline_figures:
+        logged[f"figures/{figure.name}"] = wandb.Html((page.parent / f"{figure.name}.svg").read_text())
+    for picture in report.pictures:
+        path = str(page.parent / f"{picture.name}.png")
+        logged[f"figures/{picture.name}"] = wandb.Image(path, caption=picture.description)
     run.log(logged)
     run.finish(exit_code=0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from eval.report.figures.model import Figure
-from eval.report.format import MINUS
+from eval.report.format import MINUS, plain
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,25 @@ class Section:
     folded_figures: bool = False  # each with a heading of its own, to be opened
 
 
+Column = Callable[[Item], Cell]
+
+
 def cell(text: str, sort: float | str | None = None) -> Cell:
     """A cell that is sorted by its text where nothing else is given."""
     return Cell(text, text if sort is None and text else sort)
 
 
-def text_table(title: str, rows: Sequence[tuple[str, ...]], *, folded: bool = False, note: str = "") -> Table:
-    """A table of texts, of which those that are numbers are sorted as such; the first row holds the headers."""
-    cells = tuple(tuple(Cell(text, number_in(text)) for text in row) for row in rows[1:])
-    return Table(title, rows[0], cells, folded, note)
+def num(value: float | None, form: Callable[[float | None], str] = plain) -> Cell:
+    """A number as ``form`` writes it."""
+    return Cell(form(value), value)
+
+
+def tabulate(
+    title: str, items: Iterable[Item], columns: Mapping[str, Column[Item]], *, folded: bool = False, note: str = ""
+) -> Table:
+    """A row for each item, a column for each header."""
+    rows = tuple(tuple(make(item) for make in columns.values()) for item in items)
+    return Table(title, tuple(columns), rows, folded, note)
 
 
 def number_in(text: str) -> float | None:

@@ -1,26 +1,31 @@
-"""Accuracy by class, and which class is taken for which: of the linear evaluations that a study asked for."""
+"""Accuracy by class, and which class is predicted as which: of the linear evaluations that a study asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eval.report.format import DASH, count, many, percent, plain
-from eval.report.sections.base import Cell, Section, Table, cell
-from eval.report.table import ReportData, Row, grouped, mean
+from eval.report.records import grouped, mean
+from eval.report.sections.base import Cell, Section, Table, cell, num, tabulate
+from eval.report.table import ReportData, Row
 from eval.schema import LinearResult
 
 MOST_CLASSES_IN_A_ROW = 20
 MOST_MATRICES = 8
 MOST_PAIRS = 15
 EXTREMES = 5
+NOTE = "Share of each class's test images that is recognised, in percent; mean over seeds."
 
-Matrix = list[list[int]]
+Matrix = NDArray[np.int64]  # [class][guess]: images
 
 
 @dataclass(frozen=True)
 class Classified:
-    """A setting's seeds. per_class: mean over seeds in percent; confusion[class][guess]: images, all seeds together."""
+    """A setting's seeds. per_class: mean over seeds in percent; confusion: all seeds together, where all have one."""
 
     setting: str
     baseline: bool
@@ -30,14 +35,6 @@ class Classified:
     per_class: tuple[float | None, ...]
     confusion: Matrix | None
 
-    def taken_for(self) -> list[tuple[float, int, int]]:
-        """(share of the class's images in percent, class, other class), the largest first."""
-        pairs = []
-        for label, row in enumerate(self.confusion or []):
-            total = sum(row)
-            pairs += [(100 * n / total, label, guess) for guess, n in enumerate(row) if guess != label and n]
-        return sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))
-
 
 def sections(data: ReportData) -> Iterator[Section]:
     """One section, where an evaluation tells its classes apart."""
@@ -46,7 +43,7 @@ def sections(data: ReportData) -> Iterator[Section]:
     for names, same in grouped(_classified(data), lambda classified: classified.names).items():
         few, drawn = len(names) <= MOST_CLASSES_IN_A_ROW, _drawn(same)
         tables.append(_by_class(same, names) if few else _extremes(same, names))
-        tables += [_matrix(s) if few else _pairs(s) for s in drawn]
+        tables += [(_matrix if few else _pairs)(s, confusion) for s, confusion in drawn]
         findings.append(_hardest(same, names))
         left_out += sum(s.confusion is not None for s in same) - len(drawn)
     others = f"The matrices of {many(left_out, 'more setting')} are in their evaluations' result.json."
@@ -62,12 +59,11 @@ def sections(data: ReportData) -> Iterator[Section]:
 
 def _classified(data: ReportData) -> list[Classified]:
     """The first such evaluation of each run, by setting and names of the classes."""
-    first: dict[str, tuple[Row, LinearResult]] = {}
-    for found in data.of_trained_encoders:
-        row, result = found.row, found.result
-        asked = isinstance(result, LinearResult) and result.fingerprint in data.asked
-        if asked and isinstance(result, LinearResult) and result.per_class and row.record.top1 is not None:
-            first.setdefault(f"{row.study.label}/{row.record.name}", (row, result))
+    first: dict[tuple[str, str], tuple[Row, LinearResult]] = {}
+    for row, result in data.of_trained_encoders:
+        known = isinstance(result, LinearResult) and result.per_class and row.record.top1 is not None
+        if known and isinstance(result, LinearResult) and result.fingerprint in data.asked:
+            first.setdefault((row.study.label, row.record.name), (row, result))
     kinds = grouped(first.values(), lambda pair: (pair[0].label, _names(pair[1])))
     return [_one(setting, names, members) for (setting, names), members in kinds.items()]
 
@@ -80,19 +76,20 @@ def _one(setting: str, names: tuple[str, ...], members: list[tuple[Row, LinearRe
         seeds=len(members),
         top1=mean(row.record.top1 for row, _ in members) or 0.0,
         per_class=tuple(mean(column) for column in zip(*(result.per_class or () for _, result in members))),
-        confusion=_sum([result.confusion for _, result in members], len(names)),
+        confusion=_sum([_square(result, len(names)) for _, result in members]),
     )
 
 
-def _sum(matrices: Sequence[Sequence[Sequence[int]] | None], classes: int) -> Matrix | None:
-    """All seeds together; None where one of them has no such table."""
-    total = [[0] * classes for _ in range(classes)]
-    for matrix in matrices:
-        if matrix is None or len(matrix) != classes or any(len(row) != classes for row in matrix):
-            return None
-        for label, row in enumerate(matrix):
-            total[label] = [before + value for before, value in zip(total[label], row)]
-    return total
+def _square(result: LinearResult, classes: int) -> Matrix | None:
+    """The confusions of one run; None where they are missing or damaged."""
+    rows = result.confusion or ()
+    return np.array(rows) if len(rows) == classes and all(len(row) == classes for row in rows) else None
+
+
+def _sum(matrices: Sequence[Matrix | None]) -> Matrix | None:
+    """All together; None where one of them is missing."""
+    known = [matrix for matrix in matrices if matrix is not None]
+    return np.sum(known, axis=0) if known and len(known) == len(matrices) else None
 
 
 def _names(result: LinearResult) -> tuple[str, ...]:
@@ -109,68 +106,62 @@ def _hardest(settings: Sequence[Classified], names: tuple[str, ...]) -> str:
         return ""
     worst, label = min(known)
     over = "" if len(trained) == 1 else f", in the mean of {many(len(trained), 'setting')}"
-    sentence = f"Told apart worst: {names[label]}, {percent(worst, 1)} of whose images are recognised{over}"
-    confusion = _sum([s.confusion for s in trained], len(names))
-    row = confusion[label] if confusion is not None else []
-    others = [(n, guess) for guess, n in enumerate(row) if guess != label]
-    if not others or not max(others)[0]:
+    sentence = f"Hardest class: {names[label]}, {percent(worst, 1)} correct{over}"
+    confusion = _sum([s.confusion for s in trained])
+    others = np.zeros(1) if confusion is None else np.delete(confusion[label], label)
+    if confusion is None or not others.any():
         return f"{sentence}."
-    images, guess = max(others)
-    return f"{sentence}; most often taken for {names[guess]} ({percent(100 * images / sum(row), 1)})."
+    guess = max((n, other) for other, n in enumerate(confusion[label]) if other != label)[1]
+    share = 100 * confusion[label, guess] / confusion[label].sum()
+    return f"{sentence}; most often predicted as {names[guess]} ({percent(share, 1)})."
 
 
-def _drawn(settings: Sequence[Classified]) -> list[Classified]:
+def _drawn(settings: Sequence[Classified]) -> list[tuple[Classified, Matrix]]:
     """Whose confusions are shown: the best settings and the baselines."""
-    known = [s for s in settings if s.confusion is not None]
-    baselines = [s for s in known if s.baseline]
-    best = sorted((s for s in known if not s.baseline), key=lambda s: -s.top1)
+    known = [(s, s.confusion) for s in settings if s.confusion is not None]
+    baselines = [pair for pair in known if pair[0].baseline]
+    best = sorted((pair for pair in known if not pair[0].baseline), key=lambda pair: -pair[0].top1)
     return [*best[: max(1, MOST_MATRICES - len(baselines))], *baselines][:MOST_MATRICES]
 
 
 def _by_class(settings: Sequence[Classified], names: tuple[str, ...]) -> Table:
-    rows = [(cell(s.setting), *(Cell(plain(v, 1), v, _shade(v)) for v in s.per_class)) for s in settings]
-    note = "Share of each class's test images that is recognised, in percent; mean over seeds."
-    return Table("Accuracy by class", ("Setting", *names), tuple(rows), note=note)
+    rows = [(cell(s.setting), *map(_shaded, s.per_class)) for s in settings]
+    return Table("Accuracy by class", ("Setting", *names), tuple(rows), note=NOTE)
 
 
 def _extremes(settings: Sequence[Classified], names: tuple[str, ...]) -> Table:
-    rows = []
-    for s in settings:
-        ordered = sorted((value, name) for value, name in zip(s.per_class, names) if value is not None)
-        low, high = ordered[:EXTREMES], ordered[: -EXTREMES - 1 : -1]
-        texts = (", ".join(f"{name} {value:.0f}" for value, name in part) or DASH for part in (low, high))
-        rows.append((cell(s.setting), *(Cell(text) for text in texts)))
-    note = "Share of each class's test images that is recognised, in percent; mean over seeds."
-    return Table("Accuracy by class", ("Setting", "Lowest", "Highest"), tuple(rows), note=note)
+    def part(s: Classified, lowest: bool) -> Cell:
+        known = [(value, name) for value, name in zip(s.per_class, names) if value is not None]
+        ordered = sorted(known, reverse=not lowest)[:EXTREMES]
+        return Cell(", ".join(f"{name} {value:.0f}" for value, name in ordered) or DASH)
+
+    columns = {"Setting": lambda s: cell(s.setting), "Lowest": lambda s: part(s, True)}
+    return tabulate("Accuracy by class", settings, columns | {"Highest": lambda s: part(s, False)}, note=NOTE)
 
 
-def _matrix(classified: Classified) -> Table:
-    assert classified.confusion is not None, "only known confusions are drawn"
+def _matrix(classified: Classified, confusion: Matrix) -> Table:
     rows = []
-    for name, counts in zip(classified.names, classified.confusion):
-        total = sum(counts)
-        shares = [100 * n / total if total else None for n in counts]
-        rows.append((cell(name), *(Cell(plain(value, 1), value, _shade(value)) for value in shares)))
+    for name, counts in zip(classified.names, confusion):
+        total = int(counts.sum())
+        rows.append((cell(name), *(_shaded(100 * int(n) / total if total else None) for n in counts)))
     together = f"; {many(classified.seeds, 'seed')} together" if classified.seeds > 1 else ""
     note = f"In percent of the images of the row's class{together}."
     title = f"Confusion matrix: {classified.setting}"
-    return Table(title, ("Class, taken for", *classified.names), tuple(rows), folded=True, note=note)
+    return Table(title, ("True \\ predicted", *classified.names), tuple(rows), folded=True, note=note)
 
 
-def _pairs(classified: Classified) -> Table:
-    assert classified.confusion is not None, "only known confusions are drawn"
-    rows = [
-        (
-            cell(classified.names[label]),
-            cell(classified.names[guess]),
-            Cell(percent(share, 1), share),
-            Cell(count(images := classified.confusion[label][guess]), images),
-        )
-        for share, label, guess in classified.taken_for()[:MOST_PAIRS]
-    ]
-    title = f"Most frequent confusions: {classified.setting}"
-    return Table(title, ("Class", "Taken for", "Share of the class", "Images"), tuple(rows), folded=True)
+def _pairs(classified: Classified, confusion: Matrix) -> Table:
+    """The most frequent confusions alone."""
+    totals, names = confusion.sum(1), classified.names
+    pairs = [(100 * n / totals[true], true, guess) for (true, guess), n in np.ndenumerate(confusion) if n]
+    mistaken = sorted((pair for pair in pairs if pair[1] != pair[2]), key=lambda pair: (-pair[0], *pair[1:]))
+    rows = tuple(
+        (cell(names[i]), cell(names[j]), num(share, lambda v: percent(v, 1)), num(int(confusion[i, j]), count))
+        for share, i, j in mistaken[:MOST_PAIRS]
+    )
+    headers = ("Class", "Predicted as", "Share of the class", "Images")
+    return Table(f"Most frequent confusions: {classified.setting}", headers, rows, folded=True)
 
 
-def _shade(value: float | None) -> float | None:
-    return None if value is None else value / 100
+def _shaded(value: float | None) -> Cell:
+    return Cell(plain(value, 1), value, None if value is None else value / 100)

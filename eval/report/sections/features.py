@@ -9,9 +9,10 @@ from pathlib import Path
 
 from eval.report.figures.model import Figure
 from eval.report.format import count, many, plain
-from eval.report.sections.base import Cell, Picture, Section, Table, cell
+from eval.report.records import grouped
+from eval.report.sections.base import Column, Picture, Section, cell, num, tabulate
 from eval.report.sections.curves import curve, curve_panels
-from eval.report.table import ReportData, Row, grouped
+from eval.report.table import ReportData, Row
 from eval.schema import FeatureRow, TsneResult, finite
 
 SIDE_PX = 900  # of a picture made small enough to lie inside the page
@@ -19,12 +20,7 @@ COLOURS = 96  # of its palette: points of ten classes on white need no more
 BUDGET_BYTES = 240_000  # all pictures together
 MOST_PICTURES = 16  # made smaller, to find those that fit
 MOST_OPEN_ROWS = 12
-NUMBERS = (
-    ("alignment", "Alignment"),
-    ("uniformity", "Uniformity"),
-    ("rankme", "RankMe"),
-    ("effective_rank", "Effective rank"),
-)
+NUMBERS = {"alignment": "Alignment", "uniformity": "Uniformity", "rankme": "RankMe", "effective_rank": "Effective rank"}
 EXPLANATION = (
     "Alignment: lower is closer positives. Uniformity: lower is more uniform. Ranks: at most the features' width."
 )
@@ -35,44 +31,46 @@ Shown = tuple[Row, FeatureRow, Path]  # a run, its feature space at one checkpoi
 def sections(data: ReportData) -> Iterator[Section]:
     """Numbers by checkpoint, their curves where there are several, and the pictures."""
     shown = [
-        (found.row, row, found.result.directory or Path())
-        for found in data.of_trained_encoders
-        if isinstance(found.result, TsneResult)
-        for row in found.result.rows
+        (run, row, result.directory or Path())
+        for run, result in data.of_trained_encoders
+        if isinstance(result, TsneResult)
+        for row in result.rows
     ]
     if not shown:
         return
-    rows = []
-    for run, row, _ in shown:
-        cells = [cell(run.label), cell(str(run.seed), run.seed), Cell(plain(row.epoch, 1), row.epoch)]
-        values = [finite(getattr(row, key)) for key, _ in NUMBERS]
-        rows.append((*cells, Cell(count(row.step), row.step), *(Cell(plain(value), value) for value in values)))
+    columns: dict[str, Column[Shown]] = {
+        "Setting": lambda found: cell(found[0].label),
+        "Seed": lambda found: num(found[0].seed, count),
+        "Epoch": lambda found: num(found[1].epoch, lambda value: plain(value, 1)),
+        "Step": lambda found: num(found[1].step, count),
+    }
+    columns |= {name: _number(key) for key, name in NUMBERS.items()}
     pictures, left_out = _pictures(shown)
-    headers = ("Setting", "Seed", "Epoch", "Step", *(label for _, label in NUMBERS))
     more = (f"{many(left_out, 'more picture')} beside the runs' results.",) if left_out else ()
     yield Section(
         anchor="features",
         title="The feature space",
         figures=_figures(shown),
         pictures=pictures,
-        tables=(Table("Numbers", headers, tuple(rows), folded=len(rows) > MOST_OPEN_ROWS),),
+        tables=(tabulate("Numbers", shown, columns, folded=len(shown) > MOST_OPEN_ROWS),),
         notes=(EXPLANATION, *more),
     )
 
 
+def _number(key: str) -> Column[Shown]:
+    return lambda found: num(finite(getattr(found[1], key)))
+
+
 def _figures(shown: Sequence[Shown]) -> tuple[Figure, ...]:
     """A panel for each number, a line for each run with several checkpoints."""
-    lines = grouped(shown, lambda found: (found[0].label, found[0].seed))
+    lines = grouped(shown, lambda found: f"{found[0].label}, seed {found[0].seed}")
     panels = []
-    for key, label in NUMBERS:
-        drawn = [
-            curve(
-                ((r.step if r.epoch is None else r.epoch, getattr(r, key)) for _, r, _ in own), f"{s}, seed {seed}", i
-            )
-            for i, ((s, seed), own) in enumerate(lines.items())
-        ]
-        drawn = [line for line in drawn if len(line.marks) > 1]
-        panels += curve_panels({label: drawn}, label, percent=False) if drawn else []
+    for key, label in NUMBERS.items():
+        pairs = (
+            [(r.step if r.epoch is None else r.epoch, getattr(r, key)) for _, r, _ in own] for own in lines.values()
+        )
+        drawn = [curve(own, line, colour) for colour, (line, own) in enumerate(zip(lines, pairs))]
+        panels += curve_panels({label: drawn}, label, percent=False)
     description = "Alignment, uniformity and rank of the features by epoch"
     return (Figure("features", description, tuple(panels), 3),) if panels else ()
 
@@ -80,11 +78,10 @@ def _figures(shown: Sequence[Shown]) -> tuple[Figure, ...]:
 def _pictures(shown: Sequence[Shown]) -> tuple[tuple[Picture, ...], int]:
     """(newest picture of each setting's first seed as far as they fit, number of others)."""
     drawn = [found for found in shown if found[1].picture is not None]
-    first = grouped(drawn, lambda found: found[0].label)
-    newest = [[found for found in own if found[0] is own[0][0]][-1] for own in first.values()]
     kept: list[Picture] = []
     used = 0
-    for run, row, folder in newest[:MOST_PICTURES]:
+    for own in list(grouped(drawn, lambda found: found[0].label).values())[:MOST_PICTURES]:
+        run, row, folder = [found for found in own if found[0] is own[0][0]][-1]
         png = _small(folder / Path(row.picture or "").name)
         if png is None or used + len(png) > BUDGET_BYTES:
             continue

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from eval.report.figures.model import Figure
 from eval.report.format import many, percent
+from eval.report.records import grouped
 from eval.report.sections.base import Section
 from eval.report.sections.curves import curve, curve_panels
-from eval.report.table import ReportData, grouped
+from eval.report.table import ReportData
 from eval.schema import Curves, DistillResult, EvaluationResult, FinetuneResult, LinearResult
 
 MOST_PANELS = 24
@@ -19,12 +20,10 @@ LEGEND = (("train", 0, "category"), ("test", 1, "category"))
 
 def sections(data: ReportData) -> Iterator[Section]:
     """Train and test accuracy and loss by epoch of everything that was trained on the labels."""
-    groups = _groups(data)
-    figures = []
+    groups, figures = _groups(data), []
     for key, title, is_percent in METRICS:
-        drawn = {}
-        for label, members in list(groups.items())[:MOST_PANELS]:
-            series = [
+        drawn = {
+            label: [
                 curve(
                     zip(curves.epoch or (), getattr(curves, f"{part}_{key}") or ()),
                     part if len(members) == 1 else f"{part}, seed {seed}",
@@ -32,13 +31,12 @@ def sections(data: ReportData) -> Iterator[Section]:
                     points=CURVE_POINTS,
                 )
                 for seed, curves in members
-                for colour, part in enumerate(("train", "test"))
+                for part, colour, _ in LEGEND
             ]
-            drawn[label] = [s for s in series if len(s.marks) > 1]
-        drawn = {label: series for label, series in drawn.items() if series}
-        if drawn:
-            panels = tuple(curve_panels(drawn, title, percent=is_percent))
-            figures.append(Figure(f"probe_{key}", f"{title} by epoch, train and test", panels, 3, LEGEND))
+            for label, members in list(groups.items())[:MOST_PANELS]
+        }
+        if panels := curve_panels(drawn, title, percent=is_percent):
+            figures.append(Figure(f"probe_{key}", f"{title} by epoch, train and test", tuple(panels), 3, LEGEND))
     more = len(groups) - MOST_PANELS
     if figures:
         yield Section(
@@ -54,9 +52,9 @@ def sections(data: ReportData) -> Iterator[Section]:
 def _groups(data: ReportData) -> dict[str, list[tuple[int, Curves]]]:
     """(seed, curves) by what a panel shows; evaluations with other settings get panels of their own."""
     parts = [
-        (f"{found.row.label}: {what}", found.result.fingerprint[:4], (found.row.seed, curves))
-        for found in data.of_trained_encoders
-        for what, curves in _curves_of(found.result)
+        (f"{row.label}: {what}", result.fingerprint[:4], (row.seed, curves))
+        for row, result in data.of_trained_encoders
+        for what, curves in _curves_of(result)
     ]
     marks = {label: {mark for _, mark, _ in own} for label, own in grouped(parts, lambda part: part[0]).items()}
     named = grouped(parts, lambda part: f"{part[0]} ({part[1]})" if len(marks[part[0]]) > 1 else part[0])
@@ -64,10 +62,8 @@ def _groups(data: ReportData) -> dict[str, list[tuple[int, Curves]]]:
 
 
 def _curves_of(result: EvaluationResult) -> Iterator[tuple[str, Curves]]:
-    if isinstance(result, LinearResult) and result.curves is not None:
-        yield "linear probe", result.curves
-    if isinstance(result, DistillResult) and result.curves is not None:
-        yield "distillation", result.curves
+    if isinstance(result, LinearResult | DistillResult) and result.curves is not None:
+        yield "linear probe" if isinstance(result, LinearResult) else "distillation", result.curves
     for row in result.rows if isinstance(result, FinetuneResult) else ():
         if row.curves is not None:
             yield f"{row.name}, {percent(100 * (row.label_fraction or 0.0), 0)} of labels", row.curves

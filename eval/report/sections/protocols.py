@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from eval.report.format import DASH, many, named, percent, plain
-from eval.report.sections.base import Cell, Section, Table, cell
-from eval.report.statistics import mean_of, pooled_deviation
-from eval.report.table import Evaluation, ReportData, grouped
+from eval.report.format import DASH, count, many, named, percent, plain
+from eval.report.records import grouped
+from eval.report.sections.base import Cell, Column, Section, Table, cell, num, tabulate
+from eval.report.statistics import Fit
+from eval.report.table import Evaluation, ReportData, Row
 from eval.schema import DistillResult, FinetuneResult, KnnResult, LinearResult, OtherResult, TransferResult
 from pretrain.config import fingerprint
 
@@ -17,20 +18,19 @@ LINEAR = {"lbfgs": "Linear, L-BFGS", "sgd": "Linear, SGD"}
 NAMES = ("random", "supervised", "linear", "fine-tuned")
 NOTE = (
     "Top-1 in percent, mean of up to {}; ± half of the 95 % t-interval, from the deviation between seeds pooled over "
-    "the column; left out where no row of it has two seeds. In brackets: seeds, where some are missing; in round "
-    "ones: the mark of settings that the study did not ask for. A dash: not run."
+    "the column, a baseline's from its own; left out where there are no two seeds. In brackets: seeds, where some are "
+    "missing; in round ones: the mark of settings that the study did not ask for. A dash: not run."
 )
 
-Column = tuple[int, str, float, str]  # what columns are sorted by: rank, kind, order, settings
+Protocol = tuple[int, str, float, str]  # what columns are sorted by: rank, kind, order, settings
 
 
-@dataclass(frozen=True)
-class Value:
-    """One number of one evaluation of one run: ``row`` and ``column`` say where, ``label`` names the column."""
+class Value(NamedTuple):
+    """One number of one evaluation of one run: ``line`` and ``column`` say where, ``label`` names the column."""
 
-    row: tuple[str, ...]
-    run: str
-    column: Column
+    run: Row
+    line: tuple[str, ...]
+    column: Protocol
     label: str
     value: float | None
     asked: bool  # by the study; not somebody's later, or of settings that the study had before
@@ -44,9 +44,9 @@ def sections(data: ReportData) -> Iterator[Section]:
         tables.append(_table("", ("Setting",), values))
     by_labels = [value for found in data.evaluations for value in _by_labels(found)]
     if by_labels:
-        settings = list(dict.fromkeys(value.row[0] for value in by_labels))
+        settings = list(dict.fromkeys(value.line[0] for value in by_labels))
         order = {name: index for index, name in enumerate(NAMES)}
-        by_labels.sort(key=lambda value: (settings.index(value.row[0]), order.get(value.row[1], 9)))
+        by_labels.sort(key=lambda value: (settings.index(value.line[0]), order.get(value.line[1], 9)))
         title = "Random, supervised, linear, fine-tuned, by the share of labels"
         tables.append(_table(title, ("Setting", "Method"), by_labels))
     tables += _distillation(data)
@@ -57,58 +57,55 @@ def sections(data: ReportData) -> Iterator[Section]:
 
 
 def _table(title: str, headers: tuple[str, ...], values: Sequence[Value]) -> Table:
-    columns = _columns(values)
-    rows = list(dict.fromkeys(value.row for value in values))
+    lines = list(dict.fromkeys(value.line for value in values))
     of_column = grouped(values, lambda value: value.column)
-    by_column = [_column(of_column[column], rows) for column, _ in columns]
-    cells = [(*map(cell, row), *(column[index] for column in by_column)) for index, row in enumerate(rows)]
-    return Table(title, (*headers, *(label for _, label in columns)), tuple(cells))
+    labels = _labels(values)
+    by_column = [_column(of_column[column], lines) for column in labels]
+    cells = [(*map(cell, line), *(column[index] for column in by_column)) for index, line in enumerate(lines)]
+    return Table(title, (*headers, *labels.values()), tuple(cells))
 
 
-def _columns(values: Sequence[Value]) -> list[tuple[Column, str]]:
+def _labels(values: Sequence[Value]) -> dict[Protocol, str]:
     """Columns in order, with labels that tell apart the same protocol with other settings."""
     labels = {value.column: value.label for value in values}
     asked = {value.column for value in values if value.asked}
-    texts = list(labels.values())
-    ordered = sorted(labels, key=lambda column: (*column[:3], column not in asked, column[3]))
-    marked = {column for column in labels if texts.count(labels[column]) > 1 and column not in asked}
-    several = {labels[column] for column in asked if [labels[other] for other in asked].count(labels[column]) > 1}
-    return [
-        (
-            column,
-            f"{labels[column]} ({column[-1][:4]})" if column in marked or labels[column] in several else labels[column],
-        )
-        for column in ordered
-    ]
+
+    def label(column: Protocol) -> str:
+        alike = [other for other in labels if labels[other] == labels[column]]
+        several = len(alike) > 1 and (column not in asked or len(asked.intersection(alike)) > 1)
+        return f"{labels[column]} ({column[-1][:4]})" if several else labels[column]
+
+    return {c: label(c) for c in sorted(labels, key=lambda column: (*column[:3], column not in asked, column[3]))}
 
 
-def _column(values: Sequence[Value], rows: Sequence[tuple[str, ...]]) -> list[Cell]:
-    groups: dict[tuple[str, ...], dict[str, float | None]] = {row: {} for row in rows}
+def _column(values: Sequence[Value], lines: Sequence[tuple[str, ...]]) -> list[Cell]:
+    groups: dict[tuple[str, ...], dict[int, float | None]] = {line: {} for line in lines}
     for value in values:
-        groups[value.row].setdefault(value.run, value.value)
-    known = {row: [value for value in group.values() if value is not None] for row, group in groups.items()}
-    deviation, freedom = pooled_deviation(list(known.values()))
+        groups[value.line].setdefault(value.run.seed, value.value)
+    known = {line: {s: v for s, v in group.items() if v is not None} for line, group in groups.items()}
+    baselines = {value.line for value in values if value.run.baseline}
+    together = Fit({line: group for line, group in known.items() if line not in baselines})
     most = max(len(group) for group in groups.values())
     cells = []
-    for row in rows:
-        mean = mean_of(known[row], deviation, freedom)
+    for line, group in known.items():
+        fit = Fit({line: group}) if line in baselines else together
+        mean = fit.mean(line)
         if mean is None:
-            cells.append(Cell("not a number" if groups[row] else DASH))
+            cells.append(Cell("without accuracy" if groups[line] else DASH))
             continue
         text = plain(mean.value) + ("" if mean.half_width is None else f" ± {mean.half_width:.2f}")
-        cells.append(Cell(text + (f" [{len(known[row])}]" if len(known[row]) < most else ""), mean.value))
+        cells.append(Cell(text + (f" [{len(group)}]" if len(group) < most else ""), mean.value))
     return cells
 
 
 def _values(found: Evaluation, asked: bool) -> Iterator[Value]:
     """Accuracies that are one number for a run."""
-    run, result = found.row, found.result
+    run, result = found
     settings = result.settings
     alike = fingerprint({"neighbours": settings.get("neighbours"), "images": settings.get("train_images")})
 
     def value(rank: int, kind: str, order: float, label: str, number: float | None, mark: str = "") -> Value:
-        column = (rank, kind, order, mark or result.fingerprint)
-        return Value((run.label,), run.record.point.fingerprint, column, label, number, asked)
+        return Value(run, (run.label,), (rank, kind, order, mark or result.fingerprint), label, number, asked)
 
     if result.initialisation == "random":
         if isinstance(result, LinearResult):
@@ -129,25 +126,23 @@ def _values(found: Evaluation, asked: bool) -> Iterator[Value]:
 
 def _by_labels(found: Evaluation) -> Iterator[Value]:
     """Accuracies of one run by the share of labels that was used."""
-    run, result = found.row, found.result
+    run, result = found
     for row in result.rows if isinstance(result, FinetuneResult) else ():
         share = row.label_fraction or 0.0
         label = f"{percent(100 * share, 0 if share >= 0.01 else 1)} of labels"
-        column = (0, "labels", share, result.fingerprint)
-        yield Value((run.label, row.name), run.record.point.fingerprint, column, label, row.top1, True)
+        yield Value(run, (run.label, row.name), (0, "labels", share, result.fingerprint), label, row.top1, True)
 
 
 def _distillation(data: ReportData) -> Iterator[Table]:
-    rows = []
-    for found in data.evaluations:
-        run, result = found.row, found.result
-        if not isinstance(result, DistillResult):
-            continue
-        student, alone = result.student, result.labels_only
-        what = f"{named(student.architecture or '?')} × {student.width or 1:g}"
-        numbers = [student.top1, result.teacher.top1, alone.top1 if alone else None, result.agreement]
-        rows.append((cell(run.label), cell(str(run.seed)), cell(what), *(Cell(plain(n), n) for n in numbers)))
-    headers = ("Setting", "Seed", "Student", "Student %", "Teacher %", "Same student, labels only %", "Agreement %")
-    note = "Agreement: test images on which student and teacher say the same."
-    if rows:
-        yield Table("Distillation", headers, tuple(rows), note=note)
+    found = [(row, result) for row, result in data.evaluations if isinstance(result, DistillResult)]
+    columns: dict[str, Column[tuple[Row, DistillResult]]] = {
+        "Setting": lambda pair: cell(pair[0].label),
+        "Seed": lambda pair: num(pair[0].seed, count),
+        "Student": lambda pair: cell(f"{named(pair[1].student.architecture or '?')} × {pair[1].student.width or 1:g}"),
+        "Student %": lambda pair: num(pair[1].student.top1),
+        "Teacher %": lambda pair: num(pair[1].teacher.top1),
+        "Same student, labels only %": lambda pair: num(pair[1].labels_only.top1 if pair[1].labels_only else None),
+        "Agreement %": lambda pair: num(pair[1].agreement),
+    }
+    if found:
+        yield tabulate("Distillation", found, columns, note="Agreement: test images on which both say the same.")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from eval.report.figures.model import Figure, Mark, Panel, Series, category_axis, ramp_step, value_axis
 from eval.report.format import DATASETS, ENCODERS, METHODS
-from eval.report.sections.base import Section, text_table
-from eval.report.table import ReportData, grouped
+from eval.report.records import grouped
+from eval.report.sections.base import Section, cell, tabulate
+from eval.report.table import ReportData
 
-FILE_NAME = "published_batch_scaling.csv"
 COLOURS = {"simclr": 0, "byol": 1, "barlow_twins": 2, "wmse": 3}  # the same method looks the same in all panels
 RULES = {"linear": ", linear LR", "sqrt": ", square-root LR"}
 REMARK = (
@@ -21,9 +20,10 @@ REMARK = (
     "Nothing in these panels was measured here, and levels do not compare."
 )
 
+Axis = Literal["batch_size", "epochs"]
 
-@dataclass(frozen=True)
-class PublishedRow:
+
+class PublishedRow(NamedTuple):
     """One published accuracy in percent, with the deviation that its source gives, if any."""
 
     source: str
@@ -40,21 +40,12 @@ class PublishedRow:
 
 def published_rows() -> tuple[PublishedRow, ...]:
     """All rows of the table that comes with the package."""
-    text = resources.files("eval.report").joinpath(FILE_NAME).read_text(encoding="utf-8")
+    text = resources.files("eval.report").joinpath("published_batch_scaling.csv").read_text(encoding="utf-8")
+    numbers: dict[str, Callable[[str], Any]] = {"epochs": int, "batch_size": int, "top1": float}
+    numbers["top1_std"] = lambda text: float(text) if text else None
+    rows = csv.DictReader(text.splitlines())
     return tuple(
-        PublishedRow(
-            source=row["source"],
-            method=row["method"],
-            dataset=row["dataset"],
-            encoder=row["encoder"],
-            lr_rule=row["lr_rule"],
-            epochs=int(row["epochs"]),
-            batch_size=int(row["batch_size"]),
-            top1=float(row["top1"]),
-            top1_std=float(row["top1_std"]) if row["top1_std"] else None,
-            note=row["note"],
-        )
-        for row in csv.DictReader(text.splitlines())
+        PublishedRow(**{name: numbers.get(name, str)(row[name]) for name in PublishedRow._fields}) for row in rows
     )
 
 
@@ -63,39 +54,26 @@ def sections(data: ReportData) -> Iterator[Section]:
     views = [analysis.view for analyses in data.analyses.values() for analysis in analyses]
     asked = {view.x_key for view in views if view.published}
     figures = [published_figure()] if asked - {"epochs"} else []
-    figures += [published_epochs_figure()] if "epochs" in asked else []
-    rows = [("Source", "What")] + [(row.source, published_text(row)) for row in published_elsewhere()]
+    figures += [published_figure("epochs")] if "epochs" in asked else []
+    alone = [row for rows in _by_source() if len({row.batch_size for row in rows}) == 1 for row in rows]
+    columns = {"Source": lambda row: cell(row.source), "What": lambda row: cell(published_text(row))}
     if figures:
         yield Section(
             anchor="published",
             title="Published curves",
             remark=REMARK,
             figures=tuple(figures),
-            tables=(text_table("Published at a single batch size", rows, folded=True),) if len(rows) > 1 else (),
+            tables=(tabulate("Published at a single batch size", alone, columns, folded=True),) if alone else (),
         )
 
 
-def published_figure() -> Figure:
-    """One panel for each source (and learning-rate rule), one line for each method and epoch count."""
-    kept = [rows for rows in _by_source() if len({row.batch_size for row in rows}) > 1]
-    drawn = tuple(_panel(rows, [row for own in kept for row in own]) for rows in kept)
-    return Figure(
-        "published", "Published linear-evaluation accuracy against batch size, by source", drawn, 3, headline=True
-    )
-
-
-def published_epochs_figure() -> Figure:
-    """The sources with several epoch counts, against epochs: one line for each batch size."""
-    kept = [rows for rows in _by_source() if len({row.epochs for row in rows}) > 1]
-    drawn = tuple(_panel(rows, [row for own in kept for row in own], against="epochs") for rows in kept)
-    return Figure(
-        "published_epochs", "Published linear-evaluation accuracy against epochs, by source", drawn, 3, headline=True
-    )
-
-
-def published_elsewhere() -> list[PublishedRow]:
-    """Rows of sources with a single batch size: no curve."""
-    return [row for rows in _by_source() if len({row.batch_size for row in rows}) == 1 for row in rows]
+def published_figure(against: Axis = "batch_size") -> Figure:
+    """A panel for each source and learning-rate rule with several sizes (or epoch counts), a line for each method."""
+    kept = [rows for rows in _by_source() if len({getattr(row, against) for row in rows}) > 1]
+    drawn = tuple(_panel(rows, [row for own in kept for row in own], against) for rows in kept)
+    name, what = ("published", "batch size") if against == "batch_size" else ("published_epochs", "epochs")
+    description = f"Published linear-evaluation accuracy against {what}, by source"
+    return Figure(name, description, drawn, 3, headline=True)
 
 
 def _by_source() -> list[list[PublishedRow]]:
@@ -109,29 +87,24 @@ def published_text(row: PublishedRow) -> str:
     return f"{text} ({row.note})" if row.note else text
 
 
-def _panel(
-    rows: list[PublishedRow],
-    everywhere: Sequence[PublishedRow],
-    *,
-    against: Literal["batch_size", "epochs"] = "batch_size",
-) -> Panel:
+def _panel(rows: list[PublishedRow], everywhere: Sequence[PublishedRow], against: Axis) -> Panel:
     """One source. Its lines are methods, or what is not on the axis where there is one method only."""
     first, one_method = rows[0], len({row.method for row in rows}) == 1
-    other: Literal["batch_size", "epochs"] = "batch_size" if against == "epochs" else "epochs"
+    other: Axis = "batch_size" if against == "epochs" else "epochs"
     lines = grouped(sorted(rows, key=lambda row: getattr(row, other)), lambda row: (row.method, getattr(row, other)))
     ramp = one_method and len(lines) > 1
     series = []
     for rank, own in enumerate(lines.values()):
-        label = _method(own[0])
+        label, colour = _method(own[0]), COLOURS.get(own[0].method, 7)
         if ramp:
             label = f"batch {own[0].batch_size:,}" if against == "epochs" else f"{own[0].epochs} epochs"
-        colour = ramp_step(rank, len(lines)) if ramp else COLOURS.get(own[0].method, 7)
+            colour = ramp_step(rank, len(lines))
         marks = tuple(_mark(row, label, against) for row in sorted(own, key=lambda row: getattr(row, against)))
         series.append(Series(label, colour, marks, palette="ramp" if ramp else "category"))
     same = [row for row in everywhere if row.dataset == first.dataset]
     budget = "" if ramp else f", {first.epochs} epochs"
     notes = [row.note if one_method else f"{_method(row)}: {row.note}" for row in rows if row.note]
-    methods = " and ".join(dict.fromkeys(_method(row) for row in rows))
+    methods = " and ".join(dict.fromkeys(map(_method, rows)))
     return Panel(
         title=f"{first.source}{RULES.get(first.lr_rule, '')}",
         x=category_axis((getattr(row, against) for row in rows), "log2"),
@@ -144,7 +117,7 @@ def _panel(
     )
 
 
-def _mark(row: PublishedRow, label: str, against: Literal["batch_size", "epochs"]) -> Mark:
+def _mark(row: PublishedRow, label: str, against: Axis) -> Mark:
     low, high = (None, None) if row.top1_std is None else (row.top1 - row.top1_std, row.top1 + row.top1_std)
     deviation = "" if row.top1_std is None else f" ± {row.top1_std} (standard deviation)"
     x = f"{row.epochs} epochs" if against == "epochs" else f"batch size {row.batch_size:,}"

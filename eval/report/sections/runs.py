@@ -7,16 +7,13 @@ import io
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from eval.report.format import count, duration, many, plain
 from eval.report.records import PROBE_NUMBERS, PointRecord, StudyRecord
-from eval.report.sections.base import Cell, cell
+from eval.report.sections.base import Cell, Column, cell, num
 from eval.report.table import ReportData, Row
-from eval.schema import finite
 
-HEADERS = ("Run", "Seed", "Top-1 %", "Top-5 %", "kNN %", "Steps", "Training", "Images/s", "Ranks", "Revision")
 IDENTITY = ("point", "fingerprint", "seed", "status", "detail", "top1_interval_low", "top1_interval_high")
 TRAINING = (
     *("total_steps", "epochs", "images_seen", "train_seconds", "images_per_second", "world_size", "restarts"),
@@ -24,39 +21,50 @@ TRAINING = (
 )
 
 
-@dataclass(frozen=True)
-class RunRow:
+class RunRow(NamedTuple):
     """One run of the table."""
 
     study: str  # its label
     record: PointRecord
-    cells: tuple[Cell, ...]
-    command: str
+    cells: tuple[Cell, ...]  # below HEADERS
+    command: str  # that makes this run again
 
 
 def run_row(row: Row) -> RunRow:
-    """The cells below HEADERS, and the command that makes this run again."""
-    record, training = row.record, row.record.training
-    measured = record.measured if record.status == "finished" else {}
-    top1, top5, knn = (measured.get(name) for name in ("top1", "top5", "knn_top1"))
-    seconds, rate = record.trained("train_seconds"), record.trained("images_per_second")
-    steps = training.total_steps if training else record.point.plan.get("total_steps")
-    head, dash, state = str(record.environment.get("git_revision") or "").partition("-")
-    revision = f"{head[:8]}{dash}{state}"
-    shown = plain(record.top1) if row.study.metric == "top1" else ""
-    cells = (
-        cell(row.setting),
-        Cell(str(row.seed), row.seed),
-        Cell(shown, top1) if record.status == "finished" else Cell(record.status),
-        Cell(plain(top5), top5),
-        Cell(plain(knn), knn),
-        Cell(count(steps), finite(steps)),
-        Cell(duration(seconds) if training else "", seconds),
-        Cell(count(rate) if training else "", rate),
-        Cell(count(row.ranks), row.ranks),
-        Cell(revision, revision or None),
-    )
-    return RunRow(row.study.label, record, cells, reproduction(record))
+    """The run as the table shows it."""
+    cells = tuple(make(row) for make in COLUMNS.values())
+    return RunRow(row.study.label, row.record, cells, reproduction(row.record))
+
+
+def _top1(row: Row) -> Cell:
+    if row.record.status != "finished":
+        return Cell(row.record.status)
+    value = row.record.measured["top1"]
+    return Cell("" if row.study.metric.task == "knn" else plain(value), value)
+
+
+def _trained(row: Row, key: str, form: Any) -> Cell:
+    return num(row.record.trained(key), form if row.record.training else lambda value: "")
+
+
+def _revision(row: Row) -> Cell:
+    head, dash, state = str(row.record.environment.get("git_revision") or "").partition("-")
+    return cell(f"{head[:8]}{dash}{state}")
+
+
+COLUMNS: dict[str, Column[Row]] = {
+    "Run": lambda row: cell(row.setting),
+    "Seed": lambda row: Cell(str(row.seed), row.seed),
+    "Top-1 %": _top1,
+    "Top-5 %": lambda row: num(row.record.measured.get("top5")),
+    "kNN %": lambda row: num(row.record.measured.get("knn_top1")),
+    "Steps": lambda row: num(row.record.trained("total_steps") or row.plan("total_steps"), count),
+    "Training": lambda row: _trained(row, "train_seconds", duration),
+    "Images/s": lambda row: _trained(row, "images_per_second", count),
+    "Ranks": lambda row: num(row.ranks, count),
+    "Revision": _revision,
+}
+HEADERS = tuple(COLUMNS)
 
 
 def results_csv(*studies: StudyRecord) -> str:
@@ -85,7 +93,7 @@ def reproduction(record: PointRecord) -> str:
 def provenance(data: ReportData) -> Iterator[str]:
     """Where the numbers come from, one line each: study files, evaluations, code, software."""
     for study in data.studies:
-        who, manifest = f"{study.label}: " if data.several else "", study.manifest
+        who, manifest = data.who(study), study.manifest
         yield f"{who or 'Study '}{manifest.source}, from {manifest.base}"
         for probe in manifest.probes:
             yield f"{who or 'Evaluation '}{' '.join([probe.task, *probe.overrides])} (settings {probe.fingerprint})"
@@ -98,8 +106,8 @@ def provenance(data: ReportData) -> Iterator[str]:
         yield f"{software} ({many(number, 'run')})"
     if any(probe.task == "linear" for study in data.studies for probe in study.manifest.probes):
         yield (
-            "Linear evaluation: on the frozen encoder's features; what there is to choose is chosen on part of the "
-            "training images, and the test images are used once, at the end."
+            "Linear evaluation: on the frozen encoder's features; hyper-parameters are chosen on held-out training "
+            "images, and the test images are used once, at the end."
         )
     yield "Figures: every run's numbers are in results.csv, its curves in its metrics.jsonl"
 
@@ -114,17 +122,13 @@ def _csv_row(record: PointRecord, packages: Sequence[str]) -> dict[str, Any]:
     environment = record.environment
     return {
         "point": record.name,
-        "fingerprint": record.point.fingerprint,
-        "seed": record.point.seed,
-        "status": record.status,
-        "detail": record.detail,
+        "command": reproduction(record),
         "top1_interval_low": low,
         "top1_interval_high": high,
-        **(record.measured if record.status == "finished" else {}),
-        "probe_seconds": record.probe_seconds,
+        **{name: getattr(record.point, name) for name in ("fingerprint", "seed")},
+        **{name: getattr(record, name) for name in ("status", "detail", "probe_seconds")},
         **{name: record.trained(name) for name in TRAINING},
-        "git_revision": environment.get("git_revision"),
-        "python": environment.get("python"),
+        **{name: environment.get(name) for name in ("git_revision", "python")},
         **{name: environment.get("packages", {}).get(name) for name in packages},
-        "command": reproduction(record),
+        **record.measured,
     }

@@ -31,8 +31,7 @@ def test_by_class_and_confusions(tmp_path: Path) -> None:
     assert by_class.headers == ("Setting", "shirt", "coat", "bag", "<boot>")
     assert [cell.text for cell in by_class.rows[0]] == ["batch 64", "59.5", "75.5", "74.5", "76.5"]
     assert found.findings == (
-        "Told apart worst: shirt, 60.2 % of whose images are recognised, in the mean of 2 settings; most often taken "
-        "for coat (39.8 %).",
+        "Hardest class: shirt, 60.2 % correct, in the mean of 2 settings; most often predicted as coat (39.8 %).",
     )
     titles = [table.title for table in matrices]
     assert titles == [f"Confusion matrix: {name}" for name in ("batch 256", "batch 64", "Random encoder")]

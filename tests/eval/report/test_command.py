@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from eval.__main__ import main
-from eval.report.command import finish, watch
+from eval.report.build import build_report, watch
 from eval.report.content import make_report
-from eval.report.figures.model import Figure
 from eval.report.records import collect
 from eval.report.render.wandb import wandb_mode
 from tests.eval.studies import Place, SyntheticStudy, evaluation_result
@@ -46,15 +45,7 @@ class FakeWandb(types.ModuleType):
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     module = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", module)
-    monkeypatch.setattr("eval.report.build.write_figure", no_drawing)
     return module
-
-
-def no_drawing(figure: Figure, folder: Path) -> list[str]:
-    """What is drawn is not the question here, and drawing takes seconds."""
-    folder.mkdir(exist_ok=True)
-    (folder / f"{figure.name}.png").write_bytes(b"\x89PNG")
-    return [f"{figure.name}.png"]
 
 
 def study_of(directory: Path, **config: Any) -> SyntheticStudy:
@@ -67,7 +58,7 @@ def study_of(directory: Path, **config: Any) -> SyntheticStudy:
 
 def test_wandb_gets_table_page_and_images(tmp_path: Path, fake: FakeWandb) -> None:
     study = study_of(tmp_path, **{"log.wandb": "offline", "log.wandb_project": "mine"})
-    page = finish([study.directory], None, None)
+    page = build_report(study.directory, wandb=None)
     (options,), (logged,) = fake.started, fake.logged
     assert (options["mode"], options["project"], options["job_type"]) == ("offline", "mine", "report")
     assert options["dir"] == page.parent
@@ -75,23 +66,22 @@ def test_wandb_gets_table_page_and_images(tmp_path: Path, fake: FakeWandb) -> No
     assert columns[:4] == ["Study", "Run", "Seed", "Top-1 %"]
     assert [row[3] for row in rows] == ["70.00", "70.50", "70.00", "70.50"]
     assert all(row[-1].startswith("torchrun") for row in rows)
-    assert logged["figures/batch_size"][0] == b"\x89PNG"
-    assert "Question" in logged["figures/batch_size"][1] or "batch_size" in logged["figures/batch_size"][1]
+    assert logged["figures/batch_size"][0][0].startswith("<svg")
     assert "<!doctype html>" in logged["report"][0][0]
     assert fake.finished == 1
-    finish([study.directory], None, None)
+    build_report(study.directory, wandb=None)
     assert len(fake.started) == 1, "the same report is pushed once"
     study.edit(study.probe_result(study.points[0].name), lambda value: value.update(top1=71.0))
-    finish([study.directory], None, None)
+    build_report(study.directory, wandb=None)
     assert len(fake.started) == 2
 
 
 def test_wandb_is_off_where_the_runs_have_it_off(tmp_path: Path, fake: FakeWandb) -> None:
     study = study_of(tmp_path, **{"log.wandb": "disabled"})
-    finish([study.directory], None, None)
+    build_report(study.directory, wandb=None)
     assert fake.started == []
     assert wandb_mode([collect(study.directory)]) == "disabled"
-    finish([study.directory], None, "online")
+    build_report(study.directory, wandb="online")
     assert fake.started[0]["mode"] == "online"
     assert fake.started[0]["resume"] == "allow"
 
@@ -128,11 +118,10 @@ def test_watch_follows_a_study_until_it_is_complete(tmp_path: Path) -> None:
     assert ["2 of 4 runs" in text for text in seen] == [True, True, False, False]
     assert ["3 of 4 runs" in text for text in seen] == [False, False, True, True]
     assert all('http-equiv="refresh" content="5"' in text for text in seen)
-    assert not list(page.parent.glob("*.png")), "figures as files wait for the end"
-    final = finish([study.directory], None, "disabled")
+    assert not list(page.parent.glob("*.svg")), "figures as files wait for the end"
+    final = build_report(study.directory)
     assert "http-equiv" not in final.read_text()
-    assert (final.parent / "batch_size.png").is_file()
-    assert (final.parent / "batch_size.svg").read_text().count("Linear-probe top-1") == 1
+    assert (final.parent / "batch_size.svg").is_file()
 
 
 def test_nothing_new_builds_nothing(tmp_path: Path) -> None:

@@ -44,17 +44,28 @@ def test_one_series_for_each_study(pair: tuple[Path, Path]) -> None:
     assert "cold\nbatch size = 64" in panel.series[0].marks[0].tip
 
 
-def test_differences_are_welchs(pair: tuple[Path, Path]) -> None:
+def test_differences_are_paired_by_seed_and_hold_together(pair: tuple[Path, Path]) -> None:
     report = make_report(*collect_all(pair))
     table = report.sections[0].tables[0]
     assert table.headers == ("Batch size (images)", "cold", "warm", "warm − cold")
-    assert [row[3].text.split(" ")[0] for row in table.rows] == ["+0.80", "−0.72", "–"]
-    va, vb = (sum(np.var(v, ddof=1) * (len(v) - 1) for v in g.values()) for g in (A, B))
-    fa, fb = 4, 3
-    ea, eb = va / fa / 3, vb / fb / 2
-    half = stats.t.ppf(0.975, (ea + eb) ** 2 / (ea**2 / fa + eb**2 / fb)) * np.sqrt(ea + eb)
-    low, high = 71.1 - 70.3 - half, 71.1 - 70.3 + half
-    assert table.rows[0][3].text == f"+0.80 ({low:+.2f} to {high:+.2f})".replace("-", "−")
+    assert [row[3].text.split(" ")[0] for row in table.rows] == ["+0.80", "−0.75", "–"]
+    gaps = np.array([[b - a for a, b in zip(A[size], B[size])] for size in A])
+    within, seeds = float(gaps.var(axis=1).sum() * 2), float(2 * gaps.mean(0).var() * 2)
+    freedom = within**2 / (seeds**2 + (within - seeds) ** 2)
+    half = stats.t.ppf(1 - 0.025 / 2, freedom) * np.sqrt(within / 2 / 2)
+    assert table.rows[0][3].text == f"+0.80 ({0.8 - half:+.2f} to {0.8 + half:+.2f})".replace("-", "−")
+    assert any("allowing for the choice among 2 places" in text for text in report.sections[0].findings)
+
+
+def test_the_same_name_over_another_axis_is_another_question(tmp_path: Path) -> None:
+    paths = []
+    for name, key in (("one", "epochs"), ("two", "objective.temperature")):
+        made = SyntheticStudy(tmp_path / name)
+        made.question("ours", [Place(x, {key: x}, [70.0 + x, 71.0]) for x in (1, 2)], x_key=key)
+        paths.append(made.write(name=name))
+    report = make_report(*collect_all(paths))
+    assert [figure.name for figure in report.figures][:2] == ["ours-one", "ours-two"]
+    assert [section.anchor for section in report.sections][:2] == ["question-ours-one", "question-ours-two"]
 
 
 def test_what_differs_is_said(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +108,7 @@ def test_questions_of_one_study_alone_are_shown_as_such(tmp_path: Path) -> None:
     first.question("temperature", places, x_key="objective.temperature", x_scale="log")
     report = make_report(*collect_all([first.write(name="one"), study(tmp_path / "two", B).write(name="two")]))
     section = next(s for s in report.sections if s.anchor == "question-temperature")
-    assert "Only one asks this." in section.findings
+    assert "Only in one." in section.findings
     assert section.remark.startswith("Not part of two.")
 
 

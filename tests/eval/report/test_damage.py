@@ -15,7 +15,7 @@ from eval.report.records import collect
 from eval.report.render.html import render_html
 from eval.report.render.markdown import render_markdown
 from eval.report.sections.runs import results_csv
-from eval.report.statistics import analyse_question
+from eval.report.table import ReportData
 from tests.eval.rich_studies import add_evaluations
 from tests.eval.studies import Place, SyntheticStudy
 
@@ -63,7 +63,7 @@ def test_random_damage(tmp_path: Path, seed: int) -> None:
     record = collect(study.write())
     report = make_report(record)
 
-    analysis = analyse_question(record, record.manifest.questions[0])
+    analysis = ReportData((record,)).analyses[record.label][0]
     for condition in analysis.conditions:
         alive = [v for r, v in zip(condition.records, truth[int(condition.x)], strict=True) if r.name not in hurt]
         assert sorted(r.top1 for r in condition.measured if r.top1 is not None) == sorted(alive)

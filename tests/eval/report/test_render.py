@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.report.command import watch
+from eval.report.build import watch
 from eval.report.content import make_report
 from eval.report.figures import svg
 from eval.report.records import collect

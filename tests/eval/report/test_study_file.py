@@ -36,12 +36,12 @@ def test_every_key_of_the_ablations_gets_a_figure(tmp_path: Path) -> None:
         "lr_rule-global_batch_size",
     }
     rule = found["lr_rule"]
-    assert (rule.x_scale, rule.categories) == ("category", ("linear", "sqrt", "constant"))
+    assert (rule.x_scale, rule.categories) == ("category", ("linear", "sqrt", "none"))
     assert rule.curves == ("batch size = 64", "batch size = 256", "batch size = 1024")
     assert rule.remarks == (
-        "Changes together with learning-rate rule: base LR (0.4 at linear, 0.025 at sqrt, 0.4 at constant).",
+        "Changes together with learning-rate rule: base LR (0.4 at linear, 0.025 at sqrt, 0.4 at none).",
     )
-    assert found["lr_rule-global_batch_size"].curves == ("LR rule = linear", "LR rule = sqrt", "LR rule = constant")
+    assert found["lr_rule-global_batch_size"].curves == ("LR rule = linear", "LR rule = sqrt", "LR rule = none")
     assert [place.x for place in rule.places[:6]] == [0, 0, 1, 1, 2, 2]
     report = make_report(study)
     assert report.progress.startswith("0 of")

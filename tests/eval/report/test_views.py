@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from eval.report.content import Report
+from eval.report.content import Report, make_report
 from eval.report.factors import View, views
 from eval.report.records import StudyRecord, collect
 from eval.report.statistics import QuestionAnalysis, analyse_view
@@ -80,7 +80,7 @@ def test_a_third_axis_makes_panels_not_means(tmp_path: Path) -> None:
     main = views(study, study.manifest.questions[0])[0]
     assert main.panels == ("encoder width = 0.25", "encoder width = 1")
     analysis = analyse_view(study, main)
-    assert analysis.degrees_of_freedom == 8
+    assert len(analysis.conditions) == 8
     assert {round(c.mean.value, 6) for c in analysis.conditions if c.mean} == {70.35, 71.1}
 
 
@@ -89,11 +89,10 @@ def test_best_learning_rate_is_shown_and_said(grid: StudyRecord, grid_report: Re
     main = analyse_view(grid, found["batch_size"])
     best = {(*c.line, c.x): c for c in main.conditions if c.mean}
     against = analyse_view(grid, found["batch_size-base_learning_rate"])
-    for (panel, curve), x in against.best_of_lines:
-        conditions = {c.x: c for c in against.line((panel, curve))}
+    for (panel, curve), ringed in against.best_of_lines.items():
         batch = float(curve.rpartition(" ")[2].replace(",", ""))
         shown = best["", panel, batch]
-        assert {r.name for r in shown.records} == {r.name for r in conditions[x].records}
+        assert {r.name for r in shown.records} == {r.name for r in ringed.records}
     (remark,) = main.view.remarks
     assert "best base LR of 0.1, 0.3, 1" in remark
     assert "36 other points" in remark
@@ -149,3 +148,45 @@ def test_an_objective_is_called_by_its_name_and_its_own_settings_are_not_told(tm
     assert not any("width" in label for label in labels)
     (view,) = views(record, record.manifest.questions[0])
     assert view.remarks == ("Each objective comes with settings of its own, as the runs' commands tell.",)
+
+
+def test_a_learning_rate_is_picked_by_held_out_accuracy(tmp_path: Path) -> None:
+    """The rate that looks best on the test images is not shown where held-out images speak for another."""
+    study = SyntheticStudy(tmp_path)
+    key = "schedule.base_learning_rate"
+    tops = {(64, 0.1): 70.0, (64, 0.3): 72.0, (256, 0.1): 75.0, (256, 0.3): 71.0}
+    places = [Place(b, {"global_batch_size": b, key: rate}, [top]) for (b, rate), top in tops.items()]
+    study.question("q", places, x_key="global_batch_size")
+    for point in study.points:
+        grid = [{"l2": l2, "held_out": 80.0 - point.settings[key] - l2} for l2 in (0.1, 0.2)]
+        study.edit(study.probe_result(point.name), lambda value, grid=grid: value.update(grid=grid))
+    record = collect(study.write())
+    main, against = views(record, record.manifest.questions[0])
+    shown = {c.x: c.mean.value for c in analyse_view(record, main).conditions if c.mean}
+    assert shown == {64: 70.0, 256: 75.0}
+    assert "picked by held-out accuracy" in main.remarks[0]
+    best = analyse_view(record, against).best_of_lines.values()
+    assert [condition.x for condition in best] == [0.1, 0.1]
+    found = next(s for s in make_report(record).sections if s.anchor == "question-q-base_learning_rate")
+    assert any("by held-out accuracy" in text for text in found.findings)
+
+
+def test_a_label_holds_what_a_grid_varies_at_the_bases_value_too(tmp_path: Path) -> None:
+    study = SyntheticStudy(tmp_path)
+    places = [
+        Place(t, ({} if b == 256 else {"global_batch_size": b}) | {"objective.temperature": t}, [70.0])
+        for b, t in itertools.product((64, 256), (0.1, 0.5))
+    ]
+    study.question("temperature", places, x_key="objective.temperature", x_scale="log")
+    study.question("width", [Place(1, {"encoder.width": 0.5}, [70.0])], x_key="encoder.width")
+    study.write()
+    (study.directory / "base.yaml").write_text("global_batch_size: 256\n")
+    record = collect(study.directory)
+    labels = [settings_label(point, record) for point in record.points.values()]
+    assert labels == [
+        "batch 64, temperature 0.1",
+        "batch 64, temperature 0.5",
+        "batch 256, temperature 0.1",
+        "batch 256, temperature 0.5",
+        "width 0.5",
+    ]
