@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from eval.study_manifest import read_manifest
 from launch.plan.config import StudyConfig, load_study
 from launch.plan.graph import build_graph
 from launch.plan.targets import SlurmTarget
@@ -13,6 +14,8 @@ from launch.slurm.queue import SchedulerSilent, missing_commands, partitions, re
 from launch.snapshot import Snapshot, take_snapshot
 from launch.tasks import Kind
 from pretrain.errors import ConfigError, Problem, did_you_mean
+from pretrain.format import plural
+from pretrain.rundir import RunDirectory
 
 
 def look_at(study: StudyConfig, source: str) -> Snapshot:
@@ -21,9 +24,10 @@ def look_at(study: StudyConfig, source: str) -> Snapshot:
     return take_snapshot(graph, study_records(graph.directory))
 
 
-def ready_to_start(path: Path, overrides: list[str]) -> Snapshot:
+def ready_to_start(path: Path, overrides: list[str], *, replace: bool = False) -> Snapshot:
     """The study that ``path`` describes, checked. Raises ConfigError with every problem of its points, results,
-    directory and target; those of the target only where something is missing.
+    directory and target; those of the target only where something is missing. replace: it may take the place of another
+    study in its directory.
     """
     study = load_study(path, overrides)
     snapshot: Snapshot | None = None
@@ -35,10 +39,30 @@ def ready_to_start(path: Path, overrides: list[str]) -> Snapshot:
         problems += error.problems
     if snapshot is None or not snapshot.up_to_date:
         problems += _directory_problems(study.study_directory) + _target_problems(study)
+        problems += _replaced(snapshot) if snapshot is not None and not replace else []
         problems += _jobs_elsewhere(study)
     if problems or snapshot is None:
         raise ConfigError(str(path), problems)
     return snapshot
+
+
+def _replaced(snapshot: Snapshot) -> list[Problem]:
+    """What the study in the directory would lose: another one lies there, or runs that this one no longer has."""
+    directory, manifest = snapshot.graph.directory, snapshot.graph.manifest
+    try:
+        there = read_manifest(directory)
+    except (FileNotFoundError, ValueError):  # none, or none that can be read
+        return []
+    kept = {point.fingerprint for point in manifest.points}
+    lost = [point for point in there.points if point.fingerprint not in kept]
+    trained = [point for point in lost if RunDirectory(directory / point.directory).finished()]
+    if there.name == manifest.name and not trained:
+        return []
+    what = f"{directory} holds the study '{there.name}'"
+    if trained:
+        what += f", of which {plural(len(trained), 'finished run')} would no longer be part ({trained[0].name}, ...)"
+    expected = "expected another directory=DIR; --only for a part of it; or --replace to give them up (files stay)"
+    return [Problem("directory", f"{what}; {expected}")]
 
 
 def _directory_problems(directory: Path) -> list[Problem]:

@@ -92,7 +92,7 @@ def _show(snapshot: Snapshot, console: Console, status: int) -> int:
     if (directory / REPORT_FILE).is_file():
         console.print(f"report: {directory / REPORT_FILE}", markup=False, soft_wrap=True)
     if waits:
-        console.print(f"watch it: python -m launch status {directory} --watch", markup=False, soft_wrap=True)
+        console.print(f"watch it: bigbatch status {directory} --watch", markup=False, soft_wrap=True)
     return status
 
 

@@ -13,7 +13,7 @@ from eval.study_manifest import FILE_NAME, REPORT_FILE, StudyManifest, read_mani
 from launch.plan.graph import StudyGraph
 from launch.state import PointState, Records, modified, read_record, study_states
 from launch.tasks import Task, missing_tasks
-from pretrain.errors import Problem
+from pretrain.errors import ConfigError, Problem, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,30 @@ def take_snapshot(graph: StudyGraph, records: Records = read_record) -> Snapshot
     manifest_is_old = not _same_manifest(graph)
     results = [state.newest_result for state in states if state.newest_result is not None]
     report_is_old = bool(results) and (manifest_is_old or _report_is_older(graph, max(results)))
-    return Snapshot(graph, states, tuple(missing_tasks(graph, states)), manifest_is_old, report_is_old)
+    missing = missing_tasks(graph, states, chosen_points(graph))
+    return Snapshot(graph, states, tuple(missing), manifest_is_old, report_is_old)
+
+
+def chosen_points(graph: StudyGraph) -> frozenset[str] | None:
+    """Names of the points that ``only`` asks for, by questions, baselines or (parts of) their own; None for all.
+
+    Raises ConfigError where a name is none of these.
+    """
+    if not graph.config.only:
+        return None
+    manifest, chosen = graph.manifest, set[str]()
+    groups = {question.name: [p for c in question.curves for p in c.points] for question in manifest.questions}
+    groups |= {baseline.name: list(baseline.points) for baseline in manifest.baselines}
+    for name in graph.config.only:
+        points = groups.get(name) or [point.name for point in manifest.points if name in point.name]
+        if not points:
+            near = did_you_mean(name, [*groups, *(point.name for point in manifest.points)])
+            message = (
+                f"got '{name}'{near}, expected a question or baseline ({', '.join(groups)}) or a part of a point's name"
+            )
+            raise ConfigError(str(graph.directory), [Problem("only", message)])
+        chosen.update(points)
+    return frozenset(chosen)
 
 
 def _report_is_older(graph: StudyGraph, newest_result: float) -> bool:

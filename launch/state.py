@@ -34,6 +34,7 @@ class TaskRecord(Section):
     command: str
     host: str
     pid: int
+    process_started: float | None = None  # by the clock of the system: another process may get the number later
     started: float  # seconds since 1970
     ended: float | None = None
     exit_status: int | None = None
@@ -228,7 +229,7 @@ def _alive(record: TaskRecord, seen: float | None) -> bool:
     if record.job_id is not None:
         return True
     if record.host == platform.node():
-        return process_exists(record.pid)
+        return process_exists(record.pid, record.process_started)
     return time.time() - max(record.started, seen or 0.0) < SILENT_AFTER_S
 
 

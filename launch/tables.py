@@ -14,10 +14,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from eval.study_manifest import StudyManifest
+from launch.plan.command_lines import command_line
 from launch.plan.targets import LocalTarget, SlurmTarget, Target, TorchrunTarget, overlaps, side_by_side
 from launch.snapshot import Snapshot
 from launch.state import PointState, log_path
-from pretrain.format import DASH, duration, number
+from pretrain.format import DASH, duration, number, plural
 
 Cell = str | tuple[str, str]  # text, or (text, style)
 
@@ -127,11 +128,11 @@ def plan_summary(snapshot: Snapshot) -> str:
     asked += sum(len(baseline.points) for baseline in graph.manifest.baselines)
     lines = [
         f"{graph.manifest.title} ({graph.manifest.source} -> {graph.directory})",
-        f"{len(graph.points)} runs for {asked} places in figures and rows; {total:,} images seen in all",
-        f"left to do: {runs} runs ({left:,} images), {probes} evaluations",
+        f"{plural(len(graph.points), 'run')} fill {asked} figure entries; {total:,} images in total",
+        f"left to do: {plural(runs, 'run')} ({left:,} images), {plural(probes, 'evaluation')}",
         _target_line(graph.config.target),
     ]
-    return "\n".join(lines + [f"first: {' '.join(task.command)}" for task in tasks if task.kind == "data"])
+    return "\n".join(lines + [f"first: {command_line(task.command)}" for task in tasks if task.kind == "data"])
 
 
 def _target_line(target: Target) -> str:
@@ -139,7 +140,7 @@ def _target_line(target: Target) -> str:
     match target:
         case LocalTarget():
             beside = "evaluations beside training" if overlaps(target) else "evaluations between runs"
-            return f"target: local, {target.ranks} ranks a run, {side_by_side(target)} at a time, {beside}"
+            return f"target: local, {plural(target.ranks, 'rank')} a run, {side_by_side(target)} at a time, {beside}"
         case TorchrunTarget():
             return f"target: torchrun, {nodes}, {target.rendezvous} at {target.master_address}:{target.master_port}"
         case SlurmTarget():

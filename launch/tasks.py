@@ -31,6 +31,7 @@ from launch.plan.command_lines import (
 )
 from launch.plan.graph import StudyGraph
 from launch.plan.points import StudyPoint
+from launch.plan.targets import on_ranks
 from launch.state import PointState, log_path, probe_result, probe_stage
 from pretrain.config import DataConfig
 from pretrain.data.catalog import beton_path
@@ -64,14 +65,17 @@ class Task:
         return log_path(self.directory, self.stage)
 
 
-def missing_tasks(graph: StudyGraph, states: Sequence[PointState]) -> list[Task]:
+def missing_tasks(graph: StudyGraph, states: Sequence[PointState], chosen: frozenset[str] | None = None) -> list[Task]:
     """What is left to do, in the order to start it in: data, then for each point its run and its evaluations.
+
+    chosen: names of the points that count; None for all.
 
     All points of the first seed come first, those that train nothing before the others: faults show early. Nothing is
     to be done for a point whose result is damaged, until a person has moved that away.
     """
     index = {seed: number for number, seed in enumerate(graph.config.seeds)}
     pairs = [pair for pair in zip(graph.points, states, strict=True) if not pair[1].damaged]
+    pairs = [pair for pair in pairs if chosen is None or pair[0].entry.name in chosen]
     pairs.sort(key=lambda pair: (index[pair[0].entry.seed], pair[0].images_seen > 0))
     data: dict[str, Task] = {}
     tasks = []
@@ -117,7 +121,7 @@ def _data_task(graph: StudyGraph, data: DataConfig, key: str) -> Task:
 
 
 def _training_task(graph: StudyGraph, point: StudyPoint, needs: tuple[str, ...]) -> Task:
-    run, target = graph.run(point), graph.config.target
+    run, target = graph.run(point), on_ranks(graph.config.target, point.entry.world_size)
     return Task(
         key=f"train {point.entry.name}",
         kind="train",

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from launch.plan.command_lines import command_line
 from launch.state import TaskRecord, write_record
 from launch.tasks import Task
+from pretrain.lock import process_started
 from pretrain.preemption import EXIT_CODE as PREEMPTED
 
 # torchrun gives its ranks 30 s after SIGTERM before it kills them, and a run saves a checkpoint in that time.
@@ -59,6 +62,7 @@ class RunningTask:
                 start_new_session=True,
                 pass_fds=tuple(keep_open),
             )
+        self._process_started = process_started(self._process.pid)
         self._record("running")
 
     def poll(self) -> Outcome | None:
@@ -111,6 +115,7 @@ class RunningTask:
                 "command": command_line(self.task.command),
                 "host": platform.node(),
                 "pid": self._process.pid,
+                "process_started": self._process_started,
                 "started": self.started,
                 "ended": None if status is None else time.time(),
                 "exit_status": status,
@@ -144,7 +149,9 @@ class StopRequest:
     def listening(self) -> Iterator[StopRequest]:
         """Listen for Ctrl-C, SIGTERM and a closed terminal inside the block; call from the main thread."""
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # by nohup
+        heard = [number for number in numbers if not (ignored and number == signal.SIGHUP)]
+        before = {number: signal.signal(number, self._on_signal) for number in heard}
         try:
             yield self
         finally:
@@ -157,18 +164,11 @@ class StopRequest:
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes that ``pid`` started, and theirs, deepest first; empty where there is no /proc."""
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError):
-            text = stat.read_text()  # pid (name) state parent ...; a name may hold anything, brackets too
-            parents.setdefault(int(text.rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
-    found: list[int] = []
-    layer = [pid]
-    while layer:
-        layer = [child for parent in layer for child in parents.get(parent, [])]
-        found = layer + found
-    return found
+    """Processes that ``pid`` started, and theirs, deepest first."""
+    try:
+        return [process.pid for process in reversed(psutil.Process(pid).children(recursive=True))]
+    except psutil.Error:
+        return []
 
 
 def readable_tail(log: Path, start: int = 0, lines: int = TAIL_LINES) -> str:

@@ -118,7 +118,10 @@ class Progress:
     def _look(self, task: Task) -> PointState | None:
         if task.point is None:
             return None
-        state = point_state(self._graph.directory, task.point.entry, self._graph.manifest.probes)
+        try:
+            state = point_state(self._graph.directory, task.point.entry, self._graph.manifest.probes)
+        except (OSError, ValueError):  # a shared file system that is slow to tell must not end the study
+            return None
         self._seen[task.point.entry.name] = state.images_seen
         return state
 

@@ -11,6 +11,7 @@ from typing import assert_never
 from eval.config import evaluation_class
 from launch.plan.targets import LocalTarget, SlurmTarget, Target, TorchrunTarget, cores, visible_gpus
 from pretrain.config import DataConfig
+from pretrain.configio import override_text
 
 # The configuration that a point was asked to run with, in its directory; config.yaml is what the run itself writes.
 REQUESTED_FILE = "requested.yaml"
@@ -23,7 +24,7 @@ def training_command(directory: Path, target: Target, *, node_rank: int = 0) -> 
 
     On Slurm it is the command of a single rank; srun starts all of them.
     """
-    run = ("-m", "pretrain", str(directory / REQUESTED_FILE), f"run.directory={directory}")
+    run = ("-m", "pretrain", str(directory / REQUESTED_FILE), f"run.directory={override_text(str(directory))}")
     match target:
         case LocalTarget():
             return (sys.executable, *_standalone(target.ranks, target.restarts), *run)

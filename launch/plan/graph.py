@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 from eval.config import evaluation_config, evaluation_fingerprint
 from eval.study_manifest import FILE_NAME, Baseline, Curve, Probe, Question, StudyManifest, read_manifest
-from launch.plan.config import BaselineConfig, Changes, QuestionConfig, StudyConfig
+from launch.plan.config import BaselineConfig, QuestionConfig, StudyConfig
 from launch.plan.points import PointRequest, StudyPoint, plan_points, point_requests, short_value
-from pretrain.configio import flatten, parse_yaml, read_yaml
+from pretrain.config import KNOWN_AS
+from pretrain.configio import flatten, override_text, read_yaml
 from pretrain.errors import ConfigError, Problem, did_you_mean
 from pretrain.plan import TrainPlan
 from pretrain.rundir import RunDirectory, git_revision
@@ -51,12 +51,12 @@ def build_graph(study: StudyConfig, source: str) -> StudyGraph:
     placed = [(request, point) for request, point in zip(asked, planned, strict=True) if point is not None]
     unique: dict[str, StudyPoint] = {}
     for _, point in placed:
-        unique.setdefault(point.entry.fingerprint, point)
+        unique.setdefault(point.entry.directory, point)
     points = tuple(unique.values())
     source, base_name = _origin(study, source)
     manifest = StudyManifest(
         name=study.name,
-        title=study.title,
+        title=study.title or study.name,
         source=source,
         base=base_name,
         git_revision=git_revision(),
@@ -65,7 +65,7 @@ def build_graph(study: StudyConfig, source: str) -> StudyGraph:
         baselines=tuple(
             Baseline(
                 name=baseline.name,
-                title=baseline.title,
+                title=baseline.title or baseline.name,
                 points=tuple(point.entry.name for request, point in placed if request.owner == _owner(baseline)),
             )
             for baseline in study.baselines
@@ -129,8 +129,9 @@ def _axis_problems(
             where = f"questions.{question.name}.{role}"
             valid = [*PLAN_NUMBERS, *flatten(own[0].config.model_dump(mode="json"))]
             if any(_value(key, point) is _UNKNOWN for point in own):
+                hint = f" (now {KNOWN_AS[key]})" if key in KNOWN_AS else did_you_mean(key, valid)
                 known = f"expected a dotted configuration key or one of {', '.join(PLAN_NUMBERS)}"
-                problems.append(Problem(where, f"got '{key}'{did_you_mean(key, valid)}; {known}"))
+                problems.append(Problem(where, f"got '{key}'{hint}; {known}"))
                 continue
             if question.x_scale == "category":
                 continue
@@ -178,10 +179,3 @@ def _probes(study: StudyConfig) -> tuple[tuple[Probe, ...], list[Problem]]:
         probe = Probe(task=asked.task, fingerprint=fingerprint, overrides=overrides)
         probes.setdefault((asked.task, fingerprint), probe)
     return tuple(probes.values()), problems
-
-
-def override_text(value: Changes | Any) -> str:
-    """``value`` as the right side of ``key=value``, which reads it back as YAML."""
-    if isinstance(value, str) and parse_yaml(value, "") == value:
-        return value
-    return json.dumps(value)

@@ -16,11 +16,13 @@ from typing import Any
 from eval.study_manifest import Point
 from launch.plan.command_lines import command_line, training_command
 from launch.plan.config import Changes, QuestionConfig, StudyConfig
+from launch.plan.targets import LocalTarget, Target, on_ranks
 from pretrain.config import DataConfig, PretrainConfig, fingerprint
 from pretrain.configio import deep_copy, flatten, set_by_path, validate
 from pretrain.data.catalog import beton_path, existing_beton, image_count
 from pretrain.errors import ConfigError, Problem
 from pretrain.plan import TrainPlan, make_plan
+from pretrain.schema import drop_of_other_kind
 
 # What other trainers call the batch that each GPU gets.
 BATCH_OF_ONE_GPU = ("batch_size", "batch_size_per_gpu", "batch_size_per_rank", "per_gpu_batch_size", "local_batch_size")
@@ -32,13 +34,14 @@ class PointRequest:
 
     owner: the question or baseline, e.g. ``questions.batch_size``.
     changes: dotted keys to values, in the order in which they are set; without the seed.
-    what: how the point differs from the owner's others, e.g. ``global_batch_size=256``.
+    what: how the point differs from the owner's others, e.g. ``global_batch_size=256``. ranks: None for the target's.
     """
 
     owner: str
     changes: Changes
     what: str
     seed: int
+    ranks: int | None = None
 
     @property
     def label(self) -> str:
@@ -72,8 +75,11 @@ def point_requests(study: StudyConfig) -> list[PointRequest]:
             what = ",".join(f"{short_key(key)}={short_value(value)}" for key, value in varied.items())
             found += [PointRequest(f"questions.{question.name}", changes, what, seed) for seed in study.seeds]
     for baseline in study.baselines:
-        changes = {**study.set, **baseline.set}
-        found += [PointRequest(f"baselines.{baseline.name}", changes, baseline.name, seed) for seed in study.seeds]
+        changes, ranks = {**study.set, **baseline.set}, baseline.ranks
+        owner = f"baselines.{baseline.name}"
+        if ranks is None or isinstance(study.target, LocalTarget):
+            seeds = baseline.seeds or study.seeds
+            found += [PointRequest(owner, changes, baseline.name, seed, ranks) for seed in seeds]
     return found
 
 
@@ -91,8 +97,8 @@ def plan_points(
 ) -> tuple[list[StudyPoint | None], list[Problem]]:
     """(the point of every request, None where it cannot be planned; every problem once, with where it occurs).
 
-    Requests for the same result, that is of one fingerprint, share one entry of the manifest; each keeps its own
-    configuration, since the value on its axis need not be part of the fingerprint.
+    Requests for the same result, that is of one fingerprint, on as many ranks share one entry of the manifest; each
+    keeps its own configuration, since the value on its axis need not be part of the fingerprint.
     """
     planned: list[StudyPoint | None] = []
     planner = _Planner(study, base, source)
@@ -120,7 +126,7 @@ class _Planner:
 
     def point_of(self, request: PointRequest) -> StudyPoint:
         """The point of ``request``, under the name of the first request for the same result. Raises ConfigError."""
-        config, target = _config_of(self._base, request, self._source), self._study.target
+        config, target = _config_of(self._base, request, self._source), on_ranks(self._study.target, request.ranks)
         plan = make_plan(
             config,
             images=self._image_count(config.data),
@@ -128,21 +134,22 @@ class _Planner:
             ranks_per_node=target.ranks_per_node,
             source=self._source,
         )
-        if plan.fingerprint not in self._entries:
-            self._entries[plan.fingerprint] = self._entry(request.label, config, plan)
-        return StudyPoint(self._entries[plan.fingerprint], config, plan)
+        key = plan.fingerprint if target.ranks == self._study.target.ranks else f"{plan.fingerprint}x{target.ranks}"
+        if key not in self._entries:
+            self._entries[key] = self._entry(key, request.label, config, plan, target)
+        return StudyPoint(self._entries[key], config, plan)
 
-    def _entry(self, label: str, config: PretrainConfig, plan: TrainPlan) -> Point:
-        name = label if label not in self._names else f"{label},{plan.fingerprint[:6]}"
+    def _entry(self, key: str, label: str, config: PretrainConfig, plan: TrainPlan, target: Target) -> Point:
+        name = label if label not in self._names else f"{label},{key[:6]}"
         self._names.add(name)
-        directory = self._existing.get(plan.fingerprint) or f"points/{_slug(name)}-{plan.fingerprint}"
-        command = training_command(self._study.study_directory / directory, self._study.target)
+        directory = self._existing.get(key) or f"points/{_slug(name)}-{key}"
+        command = training_command(self._study.study_directory / directory, target)
         return Point(
             name=name,
             directory=directory,
             fingerprint=plan.fingerprint,
             seed=config.seed,
-            world_size=self._study.target.ranks,
+            world_size=target.ranks,
             settings=_differences(self._base_settings, config),
             plan=plan.to_json(),
             command=command_line(command),
@@ -180,6 +187,7 @@ def _config_of(base: Mapping[str, Any], request: PointRequest, source: str) -> P
             problems.append(Problem(key, str(error)))
     if problems:
         raise ConfigError(source, problems)
+    drop_of_other_kind(PretrainConfig, base, data, list(request.changes))
     return validate(PretrainConfig, data, source)
 
 
@@ -192,7 +200,7 @@ def _count_images(data: DataConfig, source: str) -> int:
     except ValueError as error:
         raise ConfigError(source, [Problem("data.directory", str(error))]) from error
     if images is None:
-        hint = f"write it: python -m pretrain.data.write_beton {data.dataset} {data.directory}"
+        hint = f"write it: bigbatch data write {data.dataset} {data.directory}"
         message = f"got {data.directory}, which has no split '{data.split}', and its size is not known; {hint}"
         raise ConfigError(source, [Problem("data.directory", message)])
     return images

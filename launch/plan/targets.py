@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,13 +23,13 @@ class Hardware(Section):
     runs. Bandwidths are those of one GPU, in one direction.
     """
 
-    gpu_memory_gb: PositiveFloat = 80.0
+    gpu_memory_gb: PositiveFloat = 80.0  # of one GPU
     images_per_second: PositiveFloat | None = None
-    nvlink_gb_per_s: PositiveFloat = 350.0
-    nvlink_latency_us: PositiveFloat = 4.0
-    network_gb_per_s: PositiveFloat = 45.0
-    network_latency_us: PositiveFloat = 10.0
-    loss_tflops: PositiveFloat = 60.0
+    nvlink_gb_per_s: PositiveFloat = 350.0  # within a node
+    nvlink_latency_us: PositiveFloat = 4.0  # of a collective within a node, for each step of its ring
+    network_gb_per_s: PositiveFloat = 45.0  # between nodes
+    network_latency_us: PositiveFloat = 10.0  # between nodes
+    loss_tflops: PositiveFloat = 60.0  # at which the products of the loss run
 
 
 class LocalTarget(Section):
@@ -40,7 +41,7 @@ class LocalTarget(Section):
     """
 
     name: Literal["local"] = "local"
-    ranks: PositiveInt = 1
+    ranks: PositiveInt = 1  # processes of each run
     concurrent_runs: PositiveInt | Literal["auto"] = 1
     evaluation_ranks: PositiveInt = 1
     restarts: NonNegativeInt = 2
@@ -68,15 +69,15 @@ class TorchrunTarget(Section):
     """
 
     name: Literal["torchrun"]
-    nodes: PositiveInt = 2
-    min_nodes: PositiveInt | None = None
-    ranks_per_node: PositiveInt = 8
-    master_address: str
-    master_port: Annotated[int, Field(gt=0, lt=65536)] = 29500
+    nodes: PositiveInt = 2  # machines
+    min_nodes: PositiveInt | None = None  # fewest to go on with; null: all
+    ranks_per_node: PositiveInt = 8  # one a GPU
+    master_address: str  # host name of the first node
+    master_port: Annotated[int, Field(gt=0, lt=65536)] = 29500  # free on the first node
     rendezvous: Literal["c10d", "static"] = "c10d"
     node_rank: NonNegativeInt | None = None
     evaluation_ranks: PositiveInt = 1
-    restarts: NonNegativeInt = 2
+    restarts: NonNegativeInt = 2  # after the death of a rank
     join_timeout_s: PositiveInt = 86_400  # a day: the other nodes wait while the first one evaluates
     hardware: Hardware = Hardware()
 
@@ -104,8 +105,8 @@ class EvaluationResources(Section):
     ranks: PositiveInt = 1
     gpus: NonNegativeInt | None = None
     cpus: PositiveInt = 8
-    memory_gb: PositiveFloat | None = None
-    time_limit_min: PositiveInt = 240
+    memory_gb: PositiveFloat | None = None  # of the node
+    time_limit_min: PositiveInt = 240  # of an evaluation
     partition: str | None = None  # null: that of the runs
 
 
@@ -119,21 +120,21 @@ class SlurmTarget(Section):
     """
 
     name: Literal["slurm"]
-    nodes: PositiveInt = 1
-    ranks_per_node: PositiveInt = 8
+    nodes: PositiveInt = 1  # of each run
+    ranks_per_node: PositiveInt = 8  # one a GPU
     gpus_per_node: NonNegativeInt | None = None
-    cpus_per_rank: PositiveInt = 8
+    cpus_per_rank: PositiveInt = 8  # threads that render images among them
     memory_gb: PositiveFloat | None = None  # per node
-    time_limit_min: PositiveInt = 1440
+    time_limit_min: PositiveInt = 1440  # of a run; it saves ahead of it and is requeued
     signal_delay_s: PositiveInt = 120  # how long before the limit a run is asked to save
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
+    partition: str | None = None  # null: the default one
+    account: str | None = None  # that pays
+    qos: str | None = None  # quality of service
+    constraint: str | None = None  # features that nodes must have
     requeue: bool = True
     concurrent_runs: PositiveInt = 8
     sbatch: dict[str, Any] = Field(default={})
-    srun: list[str] = Field(default=[])
+    srun: list[str] = Field(default=[])  # further options of srun
     setup: list[str] = Field(default=[])
     container: str | None = None
     python: str | None = None  # null: the one that runs the launcher
@@ -160,6 +161,13 @@ class SlurmTarget(Section):
         wrong = [key for key in value if key.startswith("-") or "=" in key or not key]
         if wrong:
             raise ValueError(f"got {', '.join(wrong)}, expected long option names without dashes, e.g. exclude: n17")
+        return value
+
+    @field_validator("container")
+    @classmethod
+    def _runs_commands(cls, value: str | None) -> str | None:
+        if value is not None and len(value.split()) < 2:
+            raise ValueError(f"got '{value}', expected what stands ahead of python, e.g. apptainer exec --nv image.sif")
         return value
 
     @model_validator(mode="after")
@@ -190,6 +198,11 @@ def _fits(evaluation_ranks: int, ranks: int, name: str) -> None:
 Target = Annotated[LocalTarget | TorchrunTarget | SlurmTarget, Field(discriminator="name")]
 
 
+def on_ranks(target: Target, ranks: int | None) -> Target:
+    """``target`` with so many ranks a run, where it is this machine and they are given; else as it is."""
+    return target.model_copy(update={"ranks": ranks}) if ranks and isinstance(target, LocalTarget) else target
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -199,7 +212,8 @@ def visible_gpus() -> tuple[str, ...]:
     """Names of the GPUs that a job started here would see; empty where there is none."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return tuple(name.strip() for name in chosen.split(",") if name.strip())
+        names = [name.strip() for name in chosen.split(",")]
+        return tuple(itertools.takewhile(lambda name: name and not name.startswith("-"), names))  # as CUDA reads it
     found = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
     return tuple(sorted(found, key=int))
 

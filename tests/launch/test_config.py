@@ -31,8 +31,8 @@ def test_target_may_be_a_file_and_changes_apply_to_it(workplace: Workplace) -> N
 
 def test_set_overrides_are_dotted_keys_and_win(workplace: Workplace) -> None:
     path = workplace.write(set={"objective.temperature": 0.1, "epochs": 3})
-    changes = load_study(path, ["set.objective.temperature=0.5", "set.seed=3"]).set
-    assert list(changes.items()) == [("epochs", 3), ("objective.temperature", 0.5), ("seed", 3)]
+    changes = load_study(path, ["set.objective.temperature=0.5", "set.device=cpu"]).set
+    assert list(changes.items()) == [("epochs", 3), ("objective.temperature", 0.5), ("device", "cpu")]
 
 
 def test_directory_defaults_to_runs(workplace: Workplace) -> None:
@@ -49,6 +49,8 @@ def test_directory_defaults_to_runs(workplace: Workplace) -> None:
         ("questions=[]", ""),
         ("name=../x", "name"),
         ("set.=3", "expected set.section.key=value"),
+        ("set.seed=3", "among the study's seeds"),
+        ("seeds=5", "seeds=[5] for that one"),
     ],
 )
 def test_refusals_say_what_is_wanted(workplace: Workplace, override: str, expected: str) -> None:
@@ -92,7 +94,7 @@ def test_names_are_used_once(workplace: Workplace) -> None:
         ),
         ({"ranks": 2, "evaluation_ranks": 4}, "got evaluation_ranks 4, expected at most ranks (2)"),
         ({"name": "slurm", "sbatch": {"--exclude": "n1"}}, "expected long option names without dashes"),
-        ({"name": "torchrun"}, "target.master_address: is missing"),
+        ({"name": "torchrun"}, "target.master_address: is required"),
         ({"ranks": 2, "nodes": 2}, "target.nodes: unknown key"),
     ],
 )

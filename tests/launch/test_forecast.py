@@ -25,6 +25,7 @@ NETWORKS = {
     "resnet18": {"encoder": {"architecture": "resnet18", "stem": "small", "width": 0.25}},
     "resnet50": {"encoder": {"architecture": "resnet50", "stem": "imagenet", "width": 0.25}},
     "odd sides": {"encoder": {"architecture": "resnet34", "stem": "strided", "width": 0.125}, "side": 29},
+    "convnet4": {"encoder": {"architecture": "convnet4", "widths": [8, 24, 8, 16]}, "side": 29},
     "byol": {
         "encoder": {"architecture": "resnet18", "stem": "strided", "width": 0.125},
         "objective": {"name": "byol", "projector": HEAD, "predictor": HEAD},

@@ -8,8 +8,10 @@ import pytest
 
 from eval.study_manifest import read_manifest, write_manifest
 from launch.plan.config import load_study
-from launch.plan.graph import StudyGraph, build_graph, override_text
-from pretrain.configio import apply_overrides
+from launch.plan.graph import StudyGraph, build_graph
+from launch.state import study_states
+from launch.tasks import missing_tasks
+from pretrain.configio import apply_overrides, override_text
 from pretrain.errors import ConfigError
 from tests.launch.conftest import STUDY, Workplace
 
@@ -54,6 +56,25 @@ def test_seeds_make_points_of_their_own(workplace: Workplace) -> None:
     assert len(graph.points) == 8
     assert {point.config.seed for point in graph.points} == {0, 5}
     assert graph.manifest.questions[0].curves[0].x == (64.0, 64.0, 256.0, 256.0)
+
+
+def test_a_baseline_has_its_own_seeds_and_repeats_a_point_on_other_ranks(workplace: Workplace) -> None:
+    again = {"name": "again", "title": "On 2 ranks", "set": {"global_batch_size": 64}, "seeds": [3], "ranks": 2}
+    path = workplace.write(seeds=[3, 4], baselines=[again])
+    graph = graph_of(path)
+    first, *_, last = graph.points
+    assert [last.entry.name, last.entry.world_size, last.plan.batch_size_per_rank] == ["again,seed=3", 2, 32]
+    assert [first.entry.fingerprint, first.entry.world_size] == [last.entry.fingerprint, 1]
+    assert first.entry.directory != last.entry.directory
+    (graph.directory / last.entry.directory).mkdir(parents=True)
+    (graph.directory / first.entry.directory).mkdir()
+    assert [p.entry.directory for p in graph_of(path).points] == [p.entry.directory for p in graph.points]
+    task = next(t for t in missing_tasks(graph, study_states(graph.directory, graph.manifest)) if t.point == last)
+    assert task.processes == 2
+    assert "--nproc-per-node=2" in task.command
+    assert len(graph_of(path, "target.ranks=2").points) == len(graph.points) - 1
+    elsewhere = {"name": "slurm", "ranks_per_node": 1, "cpus_per_rank": 1}
+    assert len(graph_of(workplace.write(seeds=[3, 4], baselines=[again], target=elsewhere)).points) == 6
 
 
 def test_a_mapping_replaces_the_section(workplace: Workplace) -> None:
@@ -110,7 +131,7 @@ def test_a_problem_of_every_point_is_told_once(workplace: Workplace) -> None:
 
 def test_unknown_number_of_images_names_the_command(workplace: Workplace) -> None:
     (problem,) = problems_of(workplace.study, "set.data.dataset=holiday_photos")
-    assert f"python -m pretrain.data.write_beton holiday_photos {workplace.path / 'data'}" in problem
+    assert f"bigbatch data write holiday_photos {workplace.path / 'data'}" in problem
 
 
 def test_the_directory_of_another_data_set_is_refused(workplace: Workplace) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eval.study_manifest import StudyManifest
-from launch.commands import show_logs
+from launch.commands.study_dir import show_logs
 from launch.plan.config import load_study
 from launch.plan.graph import build_graph
 from launch.run import write_study

@@ -14,6 +14,7 @@ from launch.snapshot import take_snapshot
 from launch.tasks import Task
 from pretrain.rundir import write_json
 from tests.launch.conftest import Workplace
+from tests.launch.stub import write_data
 
 TARGET = {"name": "slurm", "nodes": 2, "ranks_per_node": 1, "gpus_per_node": 0}
 
@@ -21,8 +22,7 @@ TARGET = {"name": "slurm", "nodes": 2, "ranks_per_node": 1, "gpus_per_node": 0}
 @pytest.fixture
 def tasks(workplace: Workplace) -> list[Task]:
     """One run and its evaluation; the data is there."""
-    (workplace.path / "data").mkdir()
-    (workplace.path / "data/train.beton").touch()
+    write_data(workplace.path / "data")
     path = workplace.write(target=TARGET, questions=[])
     graph = build_graph(load_study(path), str(path))
     found = list(take_snapshot(graph).missing)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.launch.conftest import BASE, STUDY
-from tests.launch.stub import BEHAVIOUR, COUNTER
+from tests.launch.stub import BEHAVIOUR, COUNTER, write_data
 from tests.slurm.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +44,7 @@ class Submitted:
         self.cluster, self.home, self.directory = cluster, home, home / "out"
         self.behaviour = ""
         self.path = cluster.environment["PATH"]
-        (home / "data").mkdir()
-        (home / "data/train.beton").touch()
+        write_data(home / "data")
         (home / "base.yaml").write_text(yaml.safe_dump(BASE))
         self.file = home / "study.yaml"
         directories = {"directory": str(self.directory), "set": {"data.directory": str(home / "data")}}
@@ -162,7 +161,7 @@ def test_accounting_that_hangs_is_not_waited_for(submitted: Submitted, tmp_path:
 
 def test_everything_that_is_wrong_is_told_before_the_first_job(submitted: Submitted) -> None:
     jobs = len(submitted.queue("--states=all"))
-    changes = ["target.partition=mian", "set.global_batch_size=999", "set.optimizer.momentun=0.5"]
+    changes = ["target.partition=mian", "set.optimizer.momentun=0.5"]
     printed = submitted.study(*changes, f"directory={submitted.file}/inside", expect=2)
     assert "target.partition: got 'mian', expected one of low, main (did you mean 'main'?)" in printed
     assert "momentun" in printed

@@ -1,12 +1,14 @@
-"""`launch status`, `logs`, `cancel` and `retry`, which need a study's directory alone, and the dry run. Torch-free."""
+"""`bigbatch status`, `logs`, `cancel` and `retry`, which need a study's directory alone, and the dry run."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -27,20 +29,24 @@ from launch.tables import failures, status_summary, status_table
 from launch.tasks import report_task
 from pretrain.errors import ConfigError, Problem, did_you_mean
 from pretrain.lock import hold_directory, lock_owner, process_exists
+from pretrain.rundir import RunDirectory
 
 POLL_S = 0.3  # squeue is asked this often while jobs end
 # Slurm ends a cancelled job after its KillWait, 30 s by default; a run saves a checkpoint in that time.
 SLURM_ENDS_S = 90.0
 # After GRACE_S the launcher kills its tasks, and then has to collect them and to release its lock.
 LAUNCHER_ENDS_S = GRACE_S + 15
+MEGABYTE = 1e6
 BUSY = ("queued", "training", "evaluating")
 
 
-def show_status(directory: Path, console: Console, *, every_s: float | None = None) -> None:
-    """Show how far every point is; with ``every_s`` again and again until nothing runs or waits in a queue."""
+def show_status(directory: Path, console: Console, *, every_s: float | None = None, as_json: bool = False) -> None:
+    """Show a study's progress; with ``every_s`` again and again until nothing runs or waits in a queue."""
     manifest = read_manifest(directory)
     states = _states(directory, manifest)
-    if every_s is None:
+    if as_json:
+        print(json.dumps([_as_json(state) for state in states], indent=2))
+    elif every_s is None:
         console.print(_status(directory, manifest, states), soft_wrap=True)
     elif console.is_terminal:
         with Live(_status(directory, manifest, states), console=console, auto_refresh=False) as live:
@@ -63,6 +69,12 @@ def show_status(directory: Path, console: Console, *, every_s: float | None = No
             time.sleep(every_s)
             states = _states(directory, manifest)
         console.print(_status(directory, manifest, states), soft_wrap=True)
+
+
+def _as_json(state: PointState) -> dict[str, object]:
+    """What a script may want to know of a point; null where it is not known."""
+    keys = ("stage", "step", "total_steps", "loss", "images_per_second", "remaining_s", "top1", "knn_top1", "detail")
+    return {"point": state.point.name, "directory": state.point.directory, **{key: getattr(state, key) for key in keys}}
 
 
 def _states(directory: Path, manifest: StudyManifest) -> list[PointState]:
@@ -160,26 +172,28 @@ def _numbers(jobs: Sequence[SlurmJob]) -> list[str]:
 def _stop_launcher(directory: Path, console: Console) -> bool:
     """Ask the launcher to stop, which stops its tasks first; False where it runs on, or on another host."""
     owner = lock_owner(directory)
-    pid, host = owner.get("pid"), owner.get("host")
+    pid, host, started = owner.get("pid"), owner.get("host"), owner.get("process_started")
     if owner and (host != platform.node() or not isinstance(pid, int)):
         console.print(f"the launcher is process {pid} on {host}: cancel it there")
         return False
-    return _stop([pid] if isinstance(pid, int) else [], os.kill, console)
+    return _stop([(pid, started)] if isinstance(pid, int) else [], os.kill, console)
 
 
 def _stop_tasks(directory: Path, points: Sequence[Point], stages: Sequence[str], console: Console) -> bool:
     """Ask the tasks of ``points`` on this machine to stop; False where one runs on."""
     found = [read_record(directory / point.directory, stage) for point in points for stage in stages]
     here = [record for record in found if record is not None and record.host == platform.node()]
-    return _stop([record.pid for record in here if record.state == "running" and record.pid], os.killpg, console)
+    running = [record for record in here if record.state == "running" and record.pid]
+    return _stop([(record.pid, record.process_started) for record in running], os.killpg, console)
 
 
-def _stop(pids: Sequence[int], send: Callable[[int, int], None], console: Console) -> bool:
-    alive = [pid for pid in pids if process_exists(pid)]
-    for pid in alive:
+def _stop(processes: Sequence[tuple[int, float | None]], send: Callable[[int, int], None], console: Console) -> bool:
+    """Ask processes (number, start) to stop; one that has got the number since then is let alone."""
+    alive = [process for process in processes if process_exists(*process)]
+    for pid, _ in alive:
         console.print(f"asking process {pid} to stop", markup=False)
         send(pid, signal.SIGTERM)
-    return _wait_until(lambda: not any(process_exists(pid) for pid in alive), LAUNCHER_ENDS_S)
+    return _wait_until(lambda: not any(process_exists(*process) for process in alive), LAUNCHER_ENDS_S)
 
 
 def _wait_until(done: Callable[[], bool], seconds: float) -> bool:
@@ -228,3 +242,39 @@ def show_what_would_run(snapshot: Snapshot, console: Console) -> None:
                 console.print(command_line(task.command), markup=False, soft_wrap=True)
         case unknown:
             assert_never(unknown)
+
+
+def clean(directory: Path, *, features: bool, checkpoints: bool, tell: Callable[[str], None] = print) -> None:
+    """Tell how much every kind of file takes, and remove cached features or older checkpoints where that is asked for.
+
+    Only finished runs lose checkpoints, and never their newest. Raises FileNotFoundError where there is no run.
+    """
+    runs = [RunDirectory(path.parent) for path in sorted(directory.rglob("plan.json"))]
+    if not runs:
+        raise FileNotFoundError(f"{directory}: expected the directory of a study or a run, got one without a run in it")
+    caches = [path for run in runs for path in (run.path / "eval").glob("features-*")]
+    older = [path for run in runs if run.finished() for path in _checkpoints(run)[:-1]]
+    newest = [path for run in runs for path in _checkpoints(run) if path not in older]
+    tell(f"{directory}: {len(runs)} run{'s' * (len(runs) != 1)}, {_size([directory]) / MEGABYTE:,.1f} MB")
+    kinds = (
+        ("cached features", caches, features),
+        ("older checkpoints", older, checkpoints),
+        ("newest checkpoints", newest, False),
+    )
+    for name, paths, remove in kinds:
+        size = _size(paths)
+        for path in paths if remove else []:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        tell(f"  {name:<20}{size / MEGABYTE:>12,.1f} MB{'   removed' if remove else ''}")
+    if not (features or checkpoints) and (caches or older):
+        tell("--features and --checkpoints remove the first two; evaluations compute features anew")
+
+
+def _checkpoints(run: RunDirectory) -> list[Path]:
+    """Oldest first."""
+    return sorted(path for path in run.checkpoints.glob("*") if not path.name.startswith("."))
+
+
+def _size(paths: Iterable[Path]) -> int:
+    files = (file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    return sum(file.stat().st_size for file in files)
