@@ -19,7 +19,7 @@ from torch import Tensor
 from eval.config import DEFAULT_L2, LinearConfig, SgdSettings
 from eval.features import Features
 from eval.metrics import accuracy_percent
-from eval.tasks.linear import COARSE, fit_logistic, standardization
+from eval.tasks.linear import fit_logistic, standardization
 from eval.tasks.linear_sgd import Batches, _cached, fit_heads
 from pretrain.config import EncoderConfig
 from pretrain.models.encoder import build_encoder
@@ -97,7 +97,7 @@ def time_lbfgs(train: Features, rounds: int) -> None:
         theta_KE: Tensor | None = None
         found["ours"] = []
         for l2 in DEFAULT_L2:
-            fit = fit_logistic(fit_nD, fit_y_n, classes=classes, l2=l2, start_KE=theta_KE, tolerance=COARSE * 1e-7)
+            fit = fit_logistic(fit_nD, fit_y_n, classes=classes, l2=l2, start_KE=theta_KE)
             theta_KE = fit.theta_KE
             found["ours"].append(accuracy_percent(fit.logits(rest_MD), rest_y_M))
 
