@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.config import AugmentationConfig, PretrainConfig, run_fingerprint
-from pretrain.configio import apply_overrides, dump_yaml, load, parse_yaml, read_yaml, validate
+from pretrain.configio import apply_overrides, dump_yaml, find_config, load, parse_yaml, read_yaml, validate
 from pretrain.errors import ConfigError
 from pretrain.objectives.config import SimCLRConfig
 
@@ -44,7 +44,7 @@ def test_unknown_objective_lists_the_known_ones() -> None:
 
 
 def test_a_section_without_its_kind_says_so() -> None:
-    assert "is missing" in problems({"objective": {"temperature": 0.2}})["objective.name"]
+    assert "is required" in problems({"objective": {"temperature": 0.2}})["objective.name"]
 
 
 def test_yaml_reads_numbers_as_people_write_them_and_refuses_a_key_twice() -> None:
@@ -123,3 +123,79 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/pretrain").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_pretraining_configuration_loads(path: Path) -> None:
     load(PretrainConfig, path)
+
+
+def load_with(tmp_path: Path, text: str, *overrides: str) -> PretrainConfig:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return load(PretrainConfig, path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("brought", "here"),
+    [
+        ("lr=3e-3", "schedule.base_learning_rate"),
+        ("learning_rate=3e-3", "schedule.base_learning_rate"),
+        ("embedding_dim=64", "objective.projector.output_width"),
+        ("batch_size=64", "global_batch_size"),
+        ("backbone=resnet18", "encoder.architecture"),
+        ("num_workers=4", "data.workers"),
+        ("objective.tau=0.5", "objective.temperature"),
+        ("optimizer.wd=1e-4", "optimizer.weight_decay"),
+        ("gpus=8", "--nproc-per-node"),
+        ("run.name=mine", "run.directory"),
+        ("temperature=0.5", "did you mean 'objective.temperature'"),
+        ("warmup_epochs=1", "did you mean 'schedule.warmup_epochs'"),
+    ],
+)
+def test_names_people_bring_are_answered_with_ours(tmp_path: Path, brought: str, here: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_with(tmp_path, "objective: {name: simclr}", brought)
+    (problem,) = caught.value.problems
+    assert here in problem.message
+
+
+def test_a_problem_says_which_override_it_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_with(tmp_path, "epochs: -2", "global_batch_size=1", "objective={name: simclr, temperature: -1}")
+    said = {problem.where: problem.message for problem in caught.value.problems}
+    assert "[command line: global_batch_size=1]" in said["global_batch_size"]
+    assert "[command line: objective={name" in said["objective.temperature"]
+    assert "command line" not in said["epochs"]
+
+
+def test_another_kind_of_a_section_drops_what_only_the_old_kind_had(tmp_path: Path) -> None:
+    text = "objective: {name: simclr, temperature: 0.2, negatives: 8, projector: {output_width: 64}}"
+    said: list[str] = []
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    config = load(PretrainConfig, path, ["objective.name=byol", "objective.momentum=0.9"], tell=said.append)
+    assert config.objective.name == "byol"
+    assert config.objective.heads[0].output_width == 256, "the projector was meant for SimCLR"
+    assert "objective.temperature, objective.negatives, objective.projector" in said[0]
+    kept = load(PretrainConfig, path, ["objective.name=dcl"])
+    assert kept.objective.heads[0].output_width == 64, "what means the same stays"
+    with pytest.raises(ConfigError, match="objective\\.temperature: unknown key"):
+        load(PretrainConfig, path, ["objective.name=byol", "objective.temperature=0.3"])
+
+
+def test_adam_three_thousandths_and_sixty_four_dimensions(tmp_path: Path) -> None:
+    config = load_with(
+        tmp_path,
+        "{objective: {name: simclr}, optimizer: {name: lars, trust_coefficient: 0.02}}",
+        "optimizer.name=adam",
+        "schedule.base_learning_rate=3e-3",
+        "objective.projector.output_width=64",
+    )
+    assert (config.optimizer.name, config.schedule.base_learning_rate) == ("adam", 0.003)
+
+
+def test_shipped_configurations_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config("study", Path("quick")) == ROOT / "configs/study/quick.yaml"
+    with pytest.raises(ConfigError, match="did you mean 'quick'"):
+        find_config("study", Path("quik"))
+    with pytest.raises(ConfigError, match="there is a pretrain configuration of that name"):
+        find_config("study", Path("cifar10"))
+    Path("quick").mkdir()
+    assert find_config("study", Path("quick")) == Path("quick"), "what is there comes first"

@@ -39,6 +39,43 @@ def test_a_signal_during_imports_is_seen_once_the_run_listens() -> None:
     assert (done.returncode, done.stdout.split()) == (0, ["True", "SIGUSR2", "False"]), done.stderr
 
 
+TWICE = """
+import os, signal
+from pretrain.preemption import Preemption
+found = Preemption().install()
+os.kill(os.getpid(), signal.SIGINT)
+print(found.requested, found.signal_name, flush=True)
+os.kill(os.getpid(), signal.SIGINT)
+print("still here")
+"""
+QUIET = """
+import sys, time
+from pretrain.preemption import interruptible
+sys.exit(interruptible(lambda: print("started", flush=True) or time.sleep(30)))
+"""
+
+
+def test_the_second_ctrl_c_ends_at_once() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "True Ctrl-C\n")
+    assert done.stderr.count("\n") == 2
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_other_commands_end_in_one_line_of_one_rank(rank: str) -> None:
+    environment = {**os.environ, "RANK": rank}
+    command = [sys.executable, "-c", QUIET]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode == 130
+    assert said.strip() == ("interrupted; rerun the same command to continue" if rank == "0" else "")
+
+
 @pytest.mark.parametrize(
     ("restart", "state", "expected"),
     [("0", "diverged", None), ("1", "diverged", 1), ("1", "stopped", EXIT_CODE), ("1", "training", None)],

@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pretrain.__main__ import main, prepare
+from pretrain.__main__ import main, plan_of, prepare
 from pretrain.config import PretrainConfig
+from pretrain.data.sources.images import Images
+from pretrain.data.write_beton import Storage, write_split
 from pretrain.errors import ConfigError
 from pretrain.plan import TrainPlan, make_plan
-from pretrain.rundir import RunDirectory, write_json
+from pretrain.rundir import RunDirectory, read_json, write_json
+
+SMALL = {"global_batch_size": 8, "augmentation": {"crop_size_px": 8}}
 
 
 def plan_on(config: PretrainConfig, ranks: int) -> TrainPlan:
@@ -27,6 +32,25 @@ def test_other_ranks_are_refused_where_batch_norm_would_see_another_batch(tmp_pa
     prepare(directory, config, plan_on(config, 4))
     with pytest.raises(ConfigError, match=r"saw 64 images at a time so far, and would see 128 .* start on 4 ranks"):
         prepare(directory, config, plan_on(config, 2))
+
+
+def test_other_images_are_refused_and_the_same_elsewhere_are_not(tmp_path: Path) -> None:
+    """Every folder of images is called imagefolder: what tells them apart is what they hold."""
+
+    def prepared_on(folder: str, colour: int) -> None:
+        config = PretrainConfig.model_validate({**SMALL, "data": {"directory": str(tmp_path / folder)}})
+        images = Images(np.arange(32) % 2, ("a", "b"), lambda index: np.full((8, 8, 3), colour, np.uint8))
+        write_split(images, tmp_path / folder, dataset="fashion_mnist", split="train", storage=Storage("raw"))
+        prepare(RunDirectory(tmp_path / "run"), config, plan_of(config, 1, "test"))
+
+    prepared_on("one", 1)
+    prepared_on("moved", 1)
+    with pytest.raises(ConfigError, match=r"data\.directory: holds other images or labels"):
+        prepared_on("two", 2)
+    plan = read_json(tmp_path / "run" / "plan.json")
+    del plan["data"]  # as older runs have it
+    write_json(tmp_path / "run" / "plan.json", plan)
+    prepared_on("two", 2)
 
 
 def test_another_run_is_refused(tmp_path: Path) -> None:

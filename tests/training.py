@@ -10,8 +10,15 @@ from typing import Any
 
 import torch
 
+from pretrain.__main__ import prepare
 from pretrain.checkpoint import newest_checkpoint, read_checkpoint
-from pretrain.rundir import read_json_lines
+from pretrain.config import PretrainConfig
+from pretrain.configio import deep_copy, set_by_path, validate
+from pretrain.dist import World
+from pretrain.plan import make_plan
+from pretrain.preemption import Preemption
+from pretrain.rundir import RunDirectory, read_json_lines
+from pretrain.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,7 +29,7 @@ def torchrun(run_directory: Path, data: Path, ranks: int, *overrides: str) -> li
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)),
         *("-m", "pretrain", "configs/pretrain/fashion_mnist.yaml"),
         *("data.dataset=synthetic", f"data.directory={data}", f"run.directory={run_directory}"),
-        *("log.every_steps=1", "log.wandb=disabled", "data.loader=beton"),
+        *("log.every_steps=1", "log.wandb=disabled", "data.loader=beton", "data.images=10240"),
         *overrides,
     ]
 
@@ -91,3 +98,34 @@ def written(name: str, folder: Path) -> Path:
     """The directory of the data set ``name``, written below ``folder``."""
     run_ok([sys.executable, "-m", "pretrain.data.write_beton", name, str(folder / name)])
     return folder / name
+
+
+# Ten steps of a second in all, in the process of the test.
+TINY: dict[str, Any] = {
+    "global_batch_size": 16,
+    "epochs": 1,
+    "device": "cpu",
+    "data": {"dataset": "synthetic", "images": 160, "loader": "beton"},
+    "augmentation": {"crop_size_px": 16, "blur_probability": 0.0},
+    "encoder": {"architecture": "tests.objectives.own_code:Shallow"},
+    "objective": {"name": "simclr", "projector": {"hidden_width": 32, "output_width": 16}},
+    "schedule": {"base_learning_rate": 0.1, "warmup_epochs": 0.2},
+    "log": {"every_steps": 1, "wandb": "disabled"},
+}
+
+
+def tiny(data: Path, **changes: Any) -> PretrainConfig:
+    """`TINY` with ``section__key`` set."""
+    settings = deep_copy(TINY)
+    for key, value in {"data__directory": str(data), **changes}.items():
+        set_by_path(settings, key.replace("__", "."), deep_copy(value) if isinstance(value, dict) else value)
+    return validate(PretrainConfig, settings, "tiny")
+
+
+def train_here(run: Path, config: PretrainConfig, world: World | None = None) -> bool:
+    """Train in this process; True when finished."""
+    world = world or World(0, 1, torch.device("cpu"))
+    plan, directory = make_plan(config, images=1024, world_size=world.size), RunDirectory(run)
+    if world.is_first:
+        prepare(directory, config, plan)
+    return train(config, plan, directory, world, Preemption())

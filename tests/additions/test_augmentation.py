@@ -80,8 +80,8 @@ def test_three_files_and_no_other_pixel(tmp_path: Path) -> None:
     added = Addition(tmp_path)
     added.edit(
         "pretrain/config.py",
-        "    invert_probability: Probability = 0.0\n",
-        "    invert_probability: Probability = 0.0\n    posterize_probability: Probability = 0.0\n"
+        "    invert_probability: Probability = 0.0  # of a negative\n",
+        "    invert_probability: Probability = 0.0  # of a negative\n    posterize_probability: Probability = 0.0\n"
         "    posterize_bits: Annotated[int, Field(ge=1, le=8)] = 4\n",
     )
     later = '"augmentation.posterize_probability": 0.0, "augmentation.posterize_bits": 4,'

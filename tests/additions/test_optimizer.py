@@ -74,8 +74,8 @@ def test_an_optimizer_touches_at_most_two_files(tmp_path: Path) -> None:
     tree.edit(CONFIG, "OPTIMIZERS: tuple", f"{torchs}{ours}OPTIMIZERS: tuple")
     tree.edit(
         CONFIG,
-        "(LARSConfig, SGDConfig, AdamWConfig)",
-        "(LARSConfig, SGDConfig, AdamWConfig, AdagradConfig, SignConfig)",
+        "(LARSConfig, SGDConfig, AdamWConfig, AdamConfig)",
+        "(LARSConfig, SGDConfig, AdamWConfig, AdamConfig, AdagradConfig, SignConfig)",
     )
     assert len(tree.touched) == 1
     tree.write("pretrain/optim/sign.py", CLASS)
@@ -84,5 +84,5 @@ def test_an_optimizer_touches_at_most_two_files(tmp_path: Path) -> None:
     assert found["adagrad"] == ["Adagrad", 3]  # weights, gradients, and what it keeps
     assert found["sign"] == ["Sign", 2]
     assert found["lars"] == ["LARS", 3]
-    assert "expected one of lars, sgd, adamw, adagrad, sign (did you mean 'sign'?)" in found["refused"]
+    assert "expected one of lars, sgd, adamw, adam, adagrad, sign (did you mean 'sign'?)" in found["refused"]
     assert found["identical"]

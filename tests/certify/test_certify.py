@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from pretrain.batch import StepContext
 from pretrain.certify.harness import CheckResult
 from pretrain.certify.run import CHECKS, as_json, certify
 from pretrain.collectives import all_gather_rows, group_rank_and_size
@@ -23,6 +24,8 @@ from pretrain.config import DataConfig, PretrainConfig
 from pretrain.data.sampler import Indices, RankOrder
 from pretrain.dist import World
 from pretrain.losses.contrastive import ntxent_loss
+from pretrain.objectives.base import ObjectiveOutput
+from tests.objectives.own_code import Sharp
 from tests.ranks import Ranks
 from tests.training import run
 
@@ -74,6 +77,22 @@ def test_these_ranks_are_one_rank(ranks: Ranks) -> None:
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_other_optimizers_too(ranks: Ranks, name: Any) -> None:
     assert not failed(found(ranks, {}, ["three steps"], optimizer={"name": name}))
+
+
+def test_another_encoder_too(ranks: Ranks) -> None:
+    assert not failed(found(ranks, {}, ["three steps"], encoder={"architecture": "convnet4"}))
+
+
+BF16 = {"precision": {"autocast": "bf16", "channels_last": True}}
+
+
+def test_the_configured_numerics_have_a_bound_that_is_measured(ranks: Ranks) -> None:
+    results = found(ranks, {}, ["three steps"], **BF16)
+    assert not failed(results)
+    numbers = next(f.numbers for f in results if "bf16, channels_last" in f.subject)
+    assert 1e-4 < numbers["rounding"] < 0.1, "coarser than float32, and far from any mistake"
+    planted = FAULTS["local statistics"][0]
+    assert failed(found(ranks, planted, ["three steps"], **BF16)) == {"three steps"}
 
 
 def gather_without_gradient(z_a: Tensor, z_b: Tensor, *, temperature: float, group: Any, negatives: Any) -> Tensor:
@@ -196,6 +215,32 @@ def test_the_command_says_no_to_a_run_that_depends_on_its_ranks(tmp_path: Path) 
     assert {f["check"] for f in certificate["results"] if not f["passed"]} == {"gradient", "batch norm", "three steps"}
     assert "FAILED" in done.stdout
     assert certificate["world_size"] == 2
+
+
+class RaisesOnOneRank(Sharp):
+    """Leaves the others in the collective of the loss."""
+
+    def loss(self, embeddings: Tensor, labels: Tensor, context: StepContext) -> ObjectiveOutput:
+        if dist.get_rank() == 0 and group_rank_and_size(self.group)[1] > 1:
+            raise ValueError("only here")
+        return super().loss(embeddings, labels, context)
+
+
+def test_a_check_that_raises_on_one_rank_is_a_red_line_and_no_hang(tmp_path: Path) -> None:
+    output, path = tmp_path / "certificate.json", tmp_path / "own.yaml"
+    path.write_text(
+        "{objective: {name: 'tests.certify.test_certify:RaisesOnOneRank'}, data: {dataset: synthetic}, device: cpu}"
+    )
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "pretrain.certify", "--config", str(path), "--output", str(output)),
+    ]
+    done = run(command, timeout_s=50)
+    assert done.returncode == 1, done.stderr
+    last = json.loads(output.read_text())["results"][-1]
+    assert (last["check"], last["passed"]) == ("gradient", False)
+    assert last["measured"].startswith("on rank 0 alone: ValueError: only here")
+    assert "on rank 0 alone" in done.stdout
 
 
 def test_a_bad_configuration_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """BYOL and SimSiam: against the cosine, no gradient to the target, the mean over ranks is the global batch."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from pretrain.losses.contrastive import ntxent_loss
 from pretrain.losses.predictive import byol_loss, simsiam_loss
 from tests.losses.across_ranks import make_views
 from tests.ranks import Ranks
@@ -54,3 +57,16 @@ def test_float32_under_autocast_and_shapes_refused(loss: Any) -> None:
     assert torch.equal(value, loss(prediction.float(), target.float()))
     with pytest.raises(ValueError, match=r"got prediction \(4, 3\) .* and target \(4, 2\)"):
         loss(torch.randn(4, 3), torch.randn(4, 2))
+
+
+@pytest.mark.parametrize("loss", [byol_loss, simsiam_loss, partial(ntxent_loss, temperature=0.1)])
+def test_embeddings_of_zero_have_no_gradient_rather_than_a_huge_one(loss: Callable[..., torch.Tensor]) -> None:
+    a, b = torch.randn(2, 8, 4, generator=torch.Generator().manual_seed(0))
+    a[3] = 0
+    a.requires_grad_()
+    value = loss(a, b)
+    value.backward()
+    assert value.isfinite()
+    assert a.grad is not None
+    assert a.grad[3].abs().max() == 0
+    assert 0 < a.grad.abs().max() < 10

@@ -89,16 +89,9 @@ def module(name: str, **content: Any) -> ModuleType:
 @pytest.mark.parametrize(
     ("installed", "said"),
     [
-        ({"apex": None}, "apex cannot be imported"),
-        ({"apex": module("apex"), "apex.parallel": None, "apex.contrib": None}, "is not NVIDIA's"),
-        (
-            {
-                "apex": module("apex", __path__=[]),
-                "apex.parallel": module("apex.parallel"),
-                "apex.contrib": module("x"),
-            },
-            "float16 tensors only",
-        ),
+        ({"apex": None}, "cannot be imported"),
+        ({"apex": module("apex"), "apex.parallel": None}, "cannot be imported.*on PyPI belongs to another project"),
+        ({"apex": module("apex", __path__=[]), "apex.parallel": module("apex.parallel")}, "no SyncBatchNorm.*float16"),
     ],
 )
 def test_an_unusable_apex_is_explained(

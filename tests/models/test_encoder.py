@@ -5,6 +5,8 @@ import torch
 from torchvision.models import resnet
 
 from pretrain.config import EncoderConfig
+from pretrain.errors import ConfigError
+from pretrain.models.config import read_encoder_config
 from pretrain.models.encoder import build_encoder, join_views, to_float
 from pretrain.models.heads import build_projector
 from pretrain.objectives.config import ProjectorConfig
@@ -48,6 +50,40 @@ def test_small_stem_keeps_the_resolution_and_last_gammas_start_at_zero() -> None
     assert all(block.bn2.weight.abs().max() == 0 for stage in (encoder.layer1, encoder.layer4) for block in stage)
     trained = build_encoder(EncoderConfig(architecture="resnet50", width=0.1, zero_init_last_gamma=False))
     assert trained.layer1[0].bn3.weight.min() == 1
+
+
+@pytest.mark.parametrize("initialisation", ["torch", "he"])
+def test_convnet4_is_four_convolutions_as_torch_or_he_draws_them(initialisation: str) -> None:
+    given = {"architecture": "convnet4", "widths": [8, 24, 16, 40], "initialisation": initialisation}
+    config = read_encoder_config(given, "test")
+    torch.manual_seed(3)
+    encoder = build_encoder(config)
+    torch.manual_seed(3)
+    plain = [
+        torch.nn.Conv2d(i, o, 3, s, 1, bias=False) for i, o, s in ((3, 8, 2), (8, 24, 2), (24, 16, 2), (16, 40, 1))
+    ]
+    if initialisation == "he":
+        for layer in plain:
+            torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    x = images = torch.rand(5, 3, 28, 28)
+    for layer in plain:
+        x = torch.relu(torch.nn.functional.batch_norm(layer(x), None, None, training=True))
+    assert x.shape == (5, 40, 4, 4)
+    torch.testing.assert_close(encoder(images), x.mean((2, 3)))
+    assert encoder.feature_width == config.feature_width == 40
+    with pytest.raises(ConfigError, match=r"encoder\.convnet4\.widths|encoder\.widths"):
+        read_encoder_config({**given, "widths": [8, 8, 8]}, "test")
+
+
+@pytest.mark.parametrize(("grey", "width"), [(False, 48), (True, 16)])
+def test_pixels_are_the_images_themselves(grey: bool, width: int) -> None:
+    config = read_encoder_config({"architecture": "pixels", "side_px": 4, "grey": grey}, "test")
+    encoder = build_encoder(config)
+    assert encoder.feature_width == config.feature_width == width
+    images = torch.rand(5, 3, 4, 4)
+    expected = images.mean(1) if grey else images
+    torch.testing.assert_close(encoder(images), expected.flatten(1))
+    torch.testing.assert_close(encoder(images.repeat_interleave(3, 2).repeat_interleave(3, 3)), expected.flatten(1))
 
 
 def test_projector_is_simclrs() -> None:
