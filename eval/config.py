@@ -43,7 +43,7 @@ class FeatureConfig(Section):
     The settings here say which images of which splits are used, and how they pass through the frozen encoder;
     ``directory``, ``train_split`` and ``size_px`` are those of the run itself where they are null.
 
-    One of your own needs no change here: ``python -m eval my_package.my_module:Sharpness RUN_DIR threshold=0.2``, or
+    One of your own needs no change here: ``bigbatch eval my_package.my_module:Sharpness RUN_DIR threshold=0.2``, or
     ``task: my_package.my_module:Sharpness`` among a study's probes, with
 
         class Sharpness(FeatureConfig):

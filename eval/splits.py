@@ -8,7 +8,7 @@ from eval.result import EvaluationError
 from pretrain.config import PretrainConfig
 from pretrain.data.catalog import Manifest, beton_path, manifest_path, read_manifest
 
-WITHOUT_LABELS = "measures without labels (alignment, uniformity, RankMe, effective rank): python -m eval tsne RUN_DIR"
+WITHOUT_LABELS = "measures without labels (alignment, uniformity, RankMe, effective rank): bigbatch eval tsne RUN_DIR"
 
 
 def check_splits(run: PretrainConfig, directory: Path, test_split: str, *train_splits: str) -> None:

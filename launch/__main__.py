@@ -6,7 +6,9 @@ Each command imports what it needs, so that --help is instant; what another pack
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -41,6 +43,7 @@ class Elsewhere:
     module: str
     several: bool = False
     first: tuple[str, ...] = ()  # what comes ahead of the arguments
+    check: str = ""  # an option that refuses what several processes would each refuse, before they start
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:
@@ -210,7 +213,9 @@ COMMANDS: dict[str, Command | Elsewhere] = {
         "show what a study takes on disk, and remove what can be computed anew",
         ("clean runs/quick", "clean runs/quick --features"), _clean_options, _clean,
     ),
-    "pretrain": Elsewhere("pretrain one encoder; --ranks N starts torchrun", "pretrain.__main__", several=True),
+    "pretrain": Elsewhere(
+        "pretrain one encoder; --ranks N starts torchrun", "pretrain.__main__", several=True, check="--plan",
+    ),
     "eval": Elsewhere("measure a run's encoder: linear, knn, finetune, ...", "eval.__main__", several=True),
     "data": Elsewhere("write, check and look at data sets", ""),
     "certify": Elsewhere("check on this machine that W ranks are one rank", "pretrain.certify.__main__", several=True),
@@ -319,12 +324,30 @@ def _hand_on(command: Elsewhere, arguments: list[str]) -> int:
         options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         options.add_argument("--ranks", type=int, default=1)
         given, arguments = options.parse_known_args(arguments)
+        if given.ranks > 1 and (status := _checked(command, arguments, given.ranks)):
+            return status
         if given.ranks > 1:
             module = command.module.removesuffix(".__main__")
             torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={given.ranks}", "-m", module]
             os.execv(sys.executable, [sys.executable, *torchrun, *arguments])
-    status: int = importlib.import_module(command.module).main([*command.first, *arguments])
+    return _main_of(command, [*command.first, *arguments])
+
+
+def _main_of(command: Elsewhere, arguments: list[str]) -> int:
+    status: int = importlib.import_module(command.module).main(arguments)
     return status
+
+
+def _checked(command: Elsewhere, arguments: list[str], ranks: int) -> int:
+    """Exit status of the command's check: torchrun's ranks would refuse the same, after seconds of imports."""
+    if not command.check:
+        return 0
+    os.environ["WORLD_SIZE"] = str(ranks)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return _main_of(command, [*arguments, command.check])
+    finally:
+        del os.environ["WORLD_SIZE"]
 
 
 def _words_of(name: str) -> list[str]:

@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load(PretrainConfig, source, given.overrides, tell=print if first else None)
         plan = plan_of(config, ranks, str(source), per_node)
         directory = directory_of(config, source)
+        if given.plan and not first:
+            return 0
         if given.plan:
             print(f"would run in {directory.path}\n{plan.describe()}")
             return 0

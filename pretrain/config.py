@@ -211,38 +211,36 @@ class RunConfig(Section):
     stop_after_steps: PositiveInt | None = None
 
 
-# What people bring from other trainers, and what it is called here.
-KNOWN_AS: dict[str, str] = {
-    **dict.fromkeys(("lr", "learning_rate", "base_lr", "max_lr"), "schedule.base_learning_rate"),
-    **dict.fromkeys(("batch_size", "bs", "total_batch_size"), "global_batch_size, of all GPUs together"),
-    **dict.fromkeys(
-        ("embedding_dim", "embedding_size", "projection_dim", "proj_dim", "proj_output_dim", "out_dim", "z_dim"),
-        "objective.projector.output_width",
-    ),
-    **dict.fromkeys(("hidden_dim", "proj_hidden_dim", "projection_hidden_dim"), "objective.projector.hidden_width"),
-    **dict.fromkeys(("backbone", "arch", "network", "model", "base_encoder"), "encoder.architecture"),
-    **dict.fromkeys(("num_workers", "workers", "dataloader_workers"), "data.workers, threads of a rank"),
-    **dict.fromkeys(("tau", "temp", "t"), "objective.temperature"),
-    **dict.fromkeys(("wd",), "optimizer.weight_decay"),
-    **dict.fromkeys(("gpus", "num_gpus", "devices", "nproc", "world_size"), "no setting: torchrun --nproc-per-node N"),
-    **dict.fromkeys(("name", "run_name", "experiment", "output_dir", "save_dir", "run.name"), "run.directory"),
-    **dict.fromkeys(("data_path", "data_dir", "root"), "data.directory"),
-    **dict.fromkeys(("schedule.rule",), "schedule.scaling"),  # its earlier name
-    **dict.fromkeys(("warmup", "warmup_steps", "num_warmup_epochs"), "schedule.warmup_epochs"),
-    **dict.fromkeys(("num_epochs", "max_epochs", "n_epochs"), "epochs"),
-    **dict.fromkeys(("amp", "fp16", "bf16", "mixed_precision"), "precision.autocast=bf16"),
-    **dict.fromkeys(("image_size", "img_size", "crop_size", "resolution"), "augmentation.crop_size_px"),
-    **dict.fromkeys(("loss", "method", "algorithm"), "objective.name"),
-    **dict.fromkeys(("opt",), "optimizer.name"),
-    **dict.fromkeys(("ema", "ema_decay", "moving_average_decay"), "objective.momentum"),
-    **dict.fromkeys(("num_negatives", "n_negatives", "queue_size"), "objective.negatives"),
-    **dict.fromkeys(("accumulate_grad_batches", "grad_accum", "accum_steps"), "batch.micro_batch_size"),
-    **dict.fromkeys(("syncbn", "sync_bn", "sync_batchnorm"), "sync_batch_norm"),
-    **dict.fromkeys(("save_every", "save_freq"), "checkpoint.every_steps"),
-    **dict.fromkeys(("log_every", "print_freq"), "log.every_steps"),
-    **dict.fromkeys(("resume", "resume_from_checkpoint"), "no setting: the same command again resumes"),
-    **dict.fromkeys(("random_seed", "manual_seed"), "seed"),
+# What a setting, or what stands for one here, is called in other trainers.
+_CALLED_ELSEWHERE = {
+    "schedule.base_learning_rate": "lr learning_rate base_lr max_lr",
+    "global_batch_size, of all GPUs together": "batch_size bs total_batch_size",
+    "objective.projector.output_width": "embedding_dim embedding_size projection_dim proj_dim out_dim z_dim",
+    "objective.projector.hidden_width": "hidden_dim proj_hidden_dim projection_hidden_dim",
+    "encoder.architecture": "backbone arch network model base_encoder",
+    "data.workers, threads of a rank": "num_workers workers dataloader_workers",
+    "objective.temperature": "tau temp t",
+    "optimizer.weight_decay": "wd",
+    "no setting: torchrun --nproc-per-node N": "gpus num_gpus devices nproc world_size",
+    "run.directory": "name run_name experiment output_dir save_dir run.name",
+    "data.directory": "data_path data_dir root",
+    "schedule.scaling": "schedule.rule",
+    "schedule.warmup_epochs": "warmup warmup_steps num_warmup_epochs",
+    "epochs": "num_epochs max_epochs n_epochs",
+    "precision.autocast=bf16": "amp fp16 bf16 mixed_precision",
+    "augmentation.crop_size_px": "image_size img_size crop_size resolution",
+    "objective.name": "loss method algorithm",
+    "optimizer.name": "opt",
+    "objective.momentum": "ema ema_decay moving_average_decay",
+    "objective.negatives": "num_negatives n_negatives queue_size",
+    "batch.micro_batch_size": "accumulate_grad_batches grad_accum accum_steps",
+    "sync_batch_norm": "syncbn sync_bn sync_batchnorm",
+    "checkpoint.every_steps": "save_every save_freq",
+    "log.every_steps": "log_every print_freq",
+    "no setting: the same command again resumes": "resume resume_from_checkpoint",
+    "seed": "random_seed manual_seed",
 }
+KNOWN_AS: dict[str, str] = {name: ours for ours, names in _CALLED_ELSEWHERE.items() for name in names.split()}
 
 
 class PretrainConfig(Section):

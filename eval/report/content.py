@@ -13,7 +13,7 @@ from eval.config import EVALUATIONS
 from eval.describe import edges_of
 from eval.report import sentences
 from eval.report.figures.model import Figure
-from eval.report.format import DASH, listed, many, named, setting
+from eval.report.format import DASH, listed, named, setting
 from eval.report.records import StudyRecord
 from eval.report.sections import (
     classes,
@@ -30,6 +30,7 @@ from eval.report.sections.base import Picture, Section, Table, cell, tabulate
 from eval.report.sections.runs import RunRow, provenance, run_row
 from eval.report.table import ReportData
 from eval.schema import Choice
+from pretrain.format import plural
 
 # In the order of the page. Each yields what it finds in the data, and nothing where there is nothing to show.
 SECTIONS: tuple[Callable[[ReportData], Iterable[Section]], ...] = (
@@ -102,9 +103,9 @@ def _progress(study: StudyRecord) -> str:
     statuses = Counter(record.status for record in study.points.values())
     total, finished = sum(statuses.values()), statuses.pop("finished", 0)
     if finished == total:
-        return f"all {many(total, 'run')} finished"
+        return f"all {plural(total, 'run')} finished"
     rest = listed([f"{number} {status}" for status, number in statuses.items()])
-    return f"{finished} of {many(total, 'run')} finished; {rest}"
+    return f"{finished} of {plural(total, 'run')} finished; {rest}"
 
 
 def _cautions(data: ReportData) -> Iterator[str]:
@@ -112,7 +113,7 @@ def _cautions(data: ReportData) -> Iterator[str]:
     asked = [result for _, result in data.of_trained_encoders if result.fingerprint in data.asked]
     parts = [part for result in asked for part in (result, *getattr(result, "rows", ()))]
     choices = [part for part in parts if isinstance(part, Choice) and part.grid]
-    total = many(len(choices), "evaluation")
+    total = plural(len(choices), "evaluation")
 
     def of_all(number: int) -> str:
         return f"all {total}" if number == len(choices) else f"{number} of {total}"
@@ -172,10 +173,13 @@ def _abstract(data: ReportData) -> str:
     if not found:
         return ""
     facts, runs = _facts(study), [row for row in data.rows if row.record.top1 is not None and not row.baseline]
-    forms = {"Objective": " with {}", "Data": " on {}", "Epochs": " for {} epochs"}
+    forms = {"Objective": " with {}", "Data": " on {}", "Epochs": " for {}"}
+    if "Epochs" in facts:
+        facts["Epochs"] += " epoch" if facts["Epochs"] == "1" else " epochs"
     made = "".join(form.format(facts[name]) for name, form in forms.items() if name in facts)
-    settings = many(len({row.setting for row in runs}), "setting")
-    first = f"{facts.get('Encoder', 'The encoder')} was pretrained{made}, in {many(len(runs), 'run')} of {settings}"
+    settings = plural(len({row.setting for row in runs}), "setting")
+    encoder = facts.get("Encoder", "several kinds")
+    first = f"An encoder ({encoder}) was pretrained{made}, in {plural(len(runs), 'run')} of {settings}"
     return " ".join([f"{first}; evaluation: {facts['Evaluation']}.", *found])
 
 

@@ -49,11 +49,6 @@ def setting(value: Any) -> str:
     return str(value)
 
 
-def many(number: int, noun: str) -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
-
-
 def listed(items: list[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""

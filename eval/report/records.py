@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from eval.report.format import many
 from eval.schema import EvaluationResult, Refused, RunResult, finite, read_evaluations, read_run_result
 from eval.study_manifest import Point, Probe, StudyManifest, read_manifest
 from pretrain.configio import flatten, read_yaml
 from pretrain.errors import ConfigError, Problem
+from pretrain.format import plural
 from pretrain.rundir import RunDirectory, read_json
 
 Status = Literal["finished", "not evaluated", "without accuracy", "diverged", "failed", "unfinished", "not started"]
@@ -295,7 +295,7 @@ def _curves(run: RunDirectory) -> tuple[tuple[dict[str, Any], ...], list[Refused
     read = [_row(line) for line in lines if line.strip()]
     rows = [row for row in (*read, _row(last)) if row is not None]
     bad = read.count(None)
-    return tuple(rows), [Refused(run.metrics, f"has {many(bad, 'damaged line')}, left out")] if bad else []
+    return tuple(rows), [Refused(run.metrics, f"has {plural(bad, 'damaged line')}, left out")] if bad else []
 
 
 def _row(line: str) -> dict[str, Any] | None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from eval.report.effects import MARGIN, NegativesEffect, Plateau
 from eval.report.figures.model import tick_label
-from eval.report.format import listed, lower, many, percent, signed, without_unit
+from eval.report.format import listed, lower, percent, signed, without_unit
 from eval.report.statistics import Condition, Interval, QuestionAnalysis, Slope
+from pretrain.format import plural
 
 MOST_NAMED = 4  # best values of lines
 
@@ -18,7 +19,7 @@ def main_finding(analysis: QuestionAnalysis, metric: str) -> str:
     label = without_unit(analysis.view.x_label)
     if analysis.contrast is not None:
         best, worst, difference = analysis.contrast
-        ends = (f"{place(c, label)} ({top1_of(c)}, {many(len(c.measured), 'seed')})" for c in (best, worst))
+        ends = (f"{place(c, label)} ({top1_of(c)}, {plural(len(c.measured), 'seed')})" for c in (best, worst))
         text = f"{metric} is highest at {' and lowest at '.join(ends)}: a difference of {difference.value:.2f} points"
         number = len(analysis.measured)
         test = f"Tukey's test, allowing for the choice among {number} conditions" if number > 2 else "t-test"
@@ -72,7 +73,7 @@ def baseline(condition: Condition) -> str:
         return f"{condition.curve}: no result ({reasons})"
     ends = condition.mean.ends
     within = "no interval" if ends is None else f"95 % interval {ends[0]:.2f} – {ends[1]:.2f}"
-    return f"{condition.curve}: {top1_of(condition)} ({many(len(condition.measured), 'seed')}, {within})"
+    return f"{condition.curve}: {top1_of(condition)} ({plural(len(condition.measured), 'seed')}, {within})"
 
 
 def missing(conditions: Sequence[Condition], x_label: str) -> str:
@@ -82,7 +83,7 @@ def missing(conditions: Sequence[Condition], x_label: str) -> str:
         return ""
     detail = listed([f"{number} {status}" for status, number in Counter(r.status for r in absent).items()])
     total = sum(len(condition.records) for condition in conditions)
-    text = f"{len(absent)} of {many(total, 'point')} {'has' if len(absent) == 1 else 'have'} no result: {detail}."
+    text = f"{len(absent)} of {plural(total, 'point')} {'has' if len(absent) == 1 else 'have'} no result: {detail}."
     lost = [c for c in conditions if c.measured and any(record.status == "diverged" for record in c.missing)]
     if not lost:
         return text

@@ -104,7 +104,7 @@ def _refuse_damaged(final: Path, images: Images, damaged: Mapping[int, Damaged],
     names = [f"{images.name(index)}: {damaged[index].why}" for index in (bad or damaged)]
     lines = [f"{final}: {len(names)} of {len(images)} images cannot be stored", *names[:_NAMED]]
     lines += [f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    lines += ["repair or remove them and start again, which keeps the others; or leave them out with --skip-damaged"]
+    lines += ["repair or remove them and rerun, which keeps the others; or leave them out with --skip-damaged"]
     raise DamagedImages("\n  ".join(lines))
 
 

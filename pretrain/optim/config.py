@@ -70,30 +70,31 @@ class SGDConfig(_Shared):
         return {"momentum": self.momentum, "foreach": True}
 
 
-class AdamWConfig(_Shared):
+class _Adaptive(_Shared):
+    """Moments of first and second order."""
+
+    state_tensors: ClassVar[int] = 2
+
+    def arguments(self) -> dict[str, Any]:
+        return {"betas": self.betas, "foreach": True}
+
+
+class AdamWConfig(_Adaptive):
     """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
 
     label: ClassVar[str] = "AdamW"
     implementation: ClassVar[str] = "torch.optim:AdamW"
-    state_tensors: ClassVar[int] = 2
 
     name: Literal["adamw"] = "adamw"
 
-    def arguments(self) -> dict[str, Any]:
-        return {"betas": self.betas, "foreach": True}
 
-
-class AdamConfig(_Shared):
+class AdamConfig(_Adaptive):
     """Adam (Kingma & Ba 2014, arXiv:1412.6980); weight decay is part of its gradient, unlike AdamW's."""
 
     label: ClassVar[str] = "Adam"
     implementation: ClassVar[str] = "torch.optim:Adam"
-    state_tensors: ClassVar[int] = 2
 
     name: Literal["adam"] = "adam"
-
-    def arguments(self) -> dict[str, Any]:
-        return {"betas": self.betas, "foreach": True}
 
 
 OPTIMIZERS: tuple[type[OptimizerSettings], ...] = (LARSConfig, SGDConfig, AdamWConfig, AdamConfig)

@@ -14,9 +14,9 @@ from markupsafe import Markup
 from eval.report.content import Report
 from eval.report.figures.model import Figure, Panel
 from eval.report.figures.svg import NARROW, SMALL, WIDE, best_of_line, draw, no_result, style, swatch
-from eval.report.format import many
 from eval.report.render.markdown import run_cells, run_headers
 from eval.report.sections.base import Cell, number_in
+from pretrain.format import plural
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 MOST_OPEN_PANELS = (60, 12)  # of a section's first and second folded figure; with more they wait for a click
@@ -42,7 +42,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    functions = (draw, heading, keys_of, many, numeric_columns, opened, series_keys, sort_key, study_keys)
+    functions = (draw, heading, keys_of, plural, numeric_columns, opened, series_keys, sort_key, study_keys)
     environment.globals.update({function.__name__: function for function in functions})
     environment.globals.update(WIDE=WIDE, NARROW=NARROW, SMALL=SMALL, base64=lambda png: base64.b64encode(png).decode())
     return environment.get_template("page.html.j2")

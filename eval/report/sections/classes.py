@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.report.format import DASH, count, many, percent, plain
+from eval.report.format import DASH, count, percent, plain
 from eval.report.records import grouped, mean
 from eval.report.sections.base import Cell, Section, Table, cell, num, tabulate
 from eval.report.table import ReportData, Row
 from eval.schema import LinearResult
+from pretrain.format import plural
 
 MOST_CLASSES_IN_A_ROW = 20
 MOST_MATRICES = 8
@@ -46,7 +47,7 @@ def sections(data: ReportData) -> Iterator[Section]:
         tables += [(_matrix if few else _pairs)(s, confusion) for s, confusion in drawn]
         findings.append(_hardest(same, names))
         left_out += sum(s.confusion is not None for s in same) - len(drawn)
-    others = f"The matrices of {many(left_out, 'more setting')} are in their evaluations' result.json."
+    others = f"The matrices of {plural(left_out, 'more setting')} are in their evaluations' result.json."
     if tables:
         yield Section(
             anchor="classes",
@@ -105,7 +106,7 @@ def _hardest(settings: Sequence[Classified], names: tuple[str, ...]) -> str:
     if not known:
         return ""
     worst, label = min(known)
-    over = "" if len(trained) == 1 else f", in the mean of {many(len(trained), 'setting')}"
+    over = "" if len(trained) == 1 else f", in the mean of {plural(len(trained), 'setting')}"
     sentence = f"Hardest class: {names[label]}, {percent(worst, 1)} correct{over}"
     confusion = _sum([s.confusion for s in trained])
     others = np.zeros(1) if confusion is None else np.delete(confusion[label], label)
@@ -144,7 +145,7 @@ def _matrix(classified: Classified, confusion: Matrix) -> Table:
     for name, counts in zip(classified.names, confusion):
         total = int(counts.sum())
         rows.append((cell(name), *(_shaded(100 * int(n) / total if total else None) for n in counts)))
-    together = f"; {many(classified.seeds, 'seed')} together" if classified.seeds > 1 else ""
+    together = f"; {plural(classified.seeds, 'seed')} together" if classified.seeds > 1 else ""
     note = f"In percent of the images of the row's class{together}."
     title = f"Confusion matrix: {classified.setting}"
     return Table(title, ("True \\ predicted", *classified.names), tuple(rows), folded=True, note=note)

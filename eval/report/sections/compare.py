@@ -17,7 +17,6 @@ from eval.report.format import (
     interval,
     listed,
     lower,
-    many,
     named,
     quantity,
     setting,
@@ -29,6 +28,7 @@ from eval.report.sections.base import Cell, Section, Table, cell
 from eval.report.sections.question_figure import Trace, accuracy_figure
 from eval.report.statistics import Condition, Fit, Interval, QuestionAnalysis, by_seed
 from eval.report.table import ReportData
+from pretrain.format import plural
 
 MOST_VALUES = 8  # of one setting in the table of differences
 
@@ -177,14 +177,14 @@ def _difference_sentences(first: Member, other: Member) -> Iterator[str]:
         return
     (line, x), largest = max(known.items(), key=lambda pair: abs(pair[1].value))
     at = ", ".join(part for part in (line, f"{label} = {x}") if part)
-    test = f"paired t-test, allowing for the choice among {many(len(known), 'place')}"
+    test = f"paired t-test, allowing for the choice among {plural(len(known), 'place')}"
     yield (
-        f"{who}: {many(len(known), 'place')} in common, the largest gap {signed(largest.value)} points at {at}"
+        f"{who}: {plural(len(known), 'place')} in common, the largest gap {signed(largest.value)} points at {at}"
         f"{sentences.tested(largest, test if len(known) > 1 else 'paired t-test')}."
     )
     twins = len(_fingerprints(first) & _fingerprints(other))
     if twins:
-        yield f"{who}: {many(twins, 'run')} of both studies are the same configuration and seed, not independent."
+        yield f"{who}: {plural(twins, 'run')} of both studies are the same configuration and seed, not independent."
 
 
 def _fingerprints(member: Member) -> set[str]:

@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from eval.report.figures.model import Figure, Mark, Panel, Series, category_axis, round_ticks, tick_label, value_axis
-from eval.report.format import DASH, count, duration, listed, many, percent, plain, size
+from eval.report.format import DASH, count, duration, listed, percent, plain, size
 from eval.report.records import grouped
 from eval.report.sections.base import Cell, Column, Section, Table, cell, num, tabulate
 from eval.report.table import Group, ReportData, Row, groups_of
 from eval.schema import finite
+from pretrain.format import plural
 
 MOST_TARGETS = 4
 DESCRIPTION = "Accuracy against training time, one mark for each setting, and images per second against the batch size"
@@ -59,7 +60,7 @@ def _findings(groups: Sequence[Group], scaling: bool) -> Iterator[str]:
         ranks = {group.first.ranks for group in groups}
         why = "no two numbers of ranks share a batch size per rank"
         if len(ranks) == 1:
-            why = f"every run used {many(ranks.pop(), 'rank')}"
+            why = f"every run used {plural(ranks.pop(), 'rank')}"
         yield f"Weak-scaling efficiency: not known, {why}."
     absent = [text for key, text in NOT_RECORDED.items() if all(record.trained(key) is None for record in records)]
     if absent:
@@ -183,7 +184,7 @@ def _throughput_panel(groups: Sequence[Group], several: bool) -> Panel | None:
     known = [g for g in groups if g.first.plan("global_batch_size") and g.mean("images_per_second")]
     series: list[Series] = []
     for (study, ranks), own in grouped(known, lambda g: (g.first.study.label, g.first.ranks)).items():
-        label = f"{study}, {many(ranks, 'rank')}" if several else many(ranks, "rank")
+        label = f"{study}, {plural(ranks, 'rank')}" if several else plural(ranks, "rank")
         batches = grouped(own, lambda g: g.first.plan("global_batch_size") or 0.0)
         marks = tuple(_rate_mark(batch, batches[batch], label) for batch in sorted(batches))
         series.append(Series(label, len(series), marks))
@@ -204,7 +205,7 @@ def _throughput_panel(groups: Sequence[Group], several: bool) -> Panel | None:
 def _rate_mark(batch: float, groups: Sequence[Group], label: str) -> Mark:
     rates = [rate for g in groups for row in g.rows if (rate := row.record.trained("images_per_second"))]
     mean = sum(rates) / len(rates)
-    tip = f"{label}, batch size = {tick_label(batch)}\n{count(mean)} images/s, mean of {many(len(rates), 'run')}"
+    tip = f"{label}, batch size = {tick_label(batch)}\n{count(mean)} images/s, mean of {plural(len(rates), 'run')}"
     if len(rates) == 1:
         return Mark(batch, mean, tip=tip)
     low, high = min(rates), max(rates)
@@ -249,7 +250,7 @@ def repeated(data: ReportData) -> Iterator[Section]:
 
 
 def _agreement(data: ReportData, first: Row, other: Row) -> str:
-    where = f"{first.label}, seed {first.seed}, on {many(first.ranks, 'rank')} and on {other.ranks}"
+    where = f"{first.label}, seed {first.seed}, on {plural(first.ranks, 'rank')} and on {other.ranks}"
     parts = [_losses(first, other)]
     if first.record.top1 is not None and other.record.top1 is not None:
         apart = abs(first.record.top1 - other.record.top1)

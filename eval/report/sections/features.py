@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eval.report.figures.model import Figure
-from eval.report.format import count, many, plain
+from eval.report.format import count, plain
 from eval.report.records import grouped
 from eval.report.sections.base import Column, Picture, Section, cell, num, tabulate
 from eval.report.sections.curves import curve, curve_panels
 from eval.report.table import ReportData, Row
 from eval.schema import FeatureRow, TsneResult, finite
+from pretrain.format import plural
 
 SIDE_PX = 900  # of a picture made small enough to lie inside the page
 COLOURS = 96  # of its palette: points of ten classes on white need no more
@@ -46,7 +47,7 @@ def sections(data: ReportData) -> Iterator[Section]:
     }
     columns |= {name: _number(key) for key, name in NUMBERS.items()}
     pictures, left_out = _pictures(shown)
-    more = (f"{many(left_out, 'more picture')} beside the runs' results.",) if left_out else ()
+    more = (f"{plural(left_out, 'more picture')} beside the runs' results.",) if left_out else ()
     yield Section(
         anchor="features",
         title="The feature space",

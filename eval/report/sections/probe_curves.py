@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eval.report.figures.model import Figure
-from eval.report.format import many, percent
+from eval.report.format import percent
 from eval.report.records import grouped
 from eval.report.sections.base import Section
 from eval.report.sections.curves import curve, curve_panels
 from eval.report.table import ReportData
 from eval.schema import Curves, DistillResult, EvaluationResult, FinetuneResult, LinearResult
+from pretrain.format import plural
 
 MOST_PANELS = 24
 CURVE_POINTS = 60
@@ -44,7 +45,7 @@ def sections(data: ReportData) -> Iterator[Section]:
             title="Curves of the evaluations",
             remark="Test curves are a record only: the last epoch is what counts, and nothing is chosen by them.",
             figures=tuple(figures),
-            notes=(f"{many(more, 'more setting')} not drawn here.",) if more > 0 else (),
+            notes=(f"{plural(more, 'more setting')} not drawn here.",) if more > 0 else (),
             folded_figures=True,
         )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from eval.report.format import DASH, count, many, named, percent, plain
+from eval.report.format import DASH, count, named, percent, plain
 from eval.report.records import grouped
 from eval.report.sections.base import Cell, Column, Section, Table, cell, num, tabulate
 from eval.report.statistics import Fit
 from eval.report.table import Evaluation, ReportData, Row
 from eval.schema import DistillResult, FinetuneResult, KnnResult, LinearResult, OtherResult, TransferResult
 from pretrain.config import fingerprint
+from pretrain.format import plural
 
 LINEAR = {"lbfgs": "Linear, L-BFGS", "sgd": "Linear, SGD"}
 # What is fine-tuned and what it is compared with, in the order of the usual table.
@@ -52,7 +53,7 @@ def sections(data: ReportData) -> Iterator[Section]:
     tables += _distillation(data)
     if tables:
         seeds = len({found.row.seed for found in data.evaluations})
-        note = NOTE.format(many(seeds, "seed"))
+        note = NOTE.format(plural(seeds, "seed"))
         yield Section("protocols", "Every evaluation side by side", remark=note, tables=tuple(tables))
 
 

@@ -19,10 +19,11 @@ from eval.report.figures.model import (
     ramp_step,
     value_axis,
 )
-from eval.report.format import interval, many, percent, plain, without_unit
+from eval.report.format import interval, percent, plain, without_unit
 from eval.report.records import StudyRecord, grouped
 from eval.report.sentences import place, top1_of
 from eval.report.statistics import Condition, QuestionAnalysis
+from pretrain.format import plural
 
 # A baseline further away than this many times the range of the data would flatten it: it gets an arrow instead.
 FAR = 1.5
@@ -123,7 +124,7 @@ def _mean_mark(condition: Condition, x: float, view: View, trace: Trace) -> Mark
     assert mean is not None, "only measured conditions are drawn"
     best = condition is trace.best
     lines = [trace.who, place(condition, without_unit(view.x_label)) + (", the best of its line" if best else "")]
-    lines.append(percent(mean.value) + (f", mean of {many(len(seeds), 'seed')}" if len(seeds) > 1 else ", one seed"))
+    lines.append(percent(mean.value) + (f", mean of {plural(len(seeds), 'seed')}" if len(seeds) > 1 else ", one seed"))
     lines.append(f"95 % interval {interval(mean.ends)}" if mean.ends else "")
     lines.append("seeds " + ", ".join(plain(record.top1) for record in seeds) if len(seeds) > 1 else "")
     low, high = mean.ends or (None, None)
@@ -161,7 +162,7 @@ def _accuracy_axis(values: Sequence[float], references: Sequence[Reference], *, 
 def _references(baselines: Sequence[Condition]) -> Iterator[Reference]:
     for style, condition in enumerate(baselines):
         if condition.mean is not None:
-            tip = f"{condition.curve}\n{top1_of(condition)}, {many(len(condition.measured), 'seed')}"
+            tip = f"{condition.curve}\n{top1_of(condition)}, {plural(len(condition.measured), 'seed')}"
             if condition.mean.ends:
                 tip += f"\n95 % interval {interval(condition.mean.ends)}"
             yield Reference(condition.curve, condition.mean.value, tip, style)

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from eval.report.format import count, duration, many, plain
+from eval.report.format import count, duration, plain
 from eval.report.records import PROBE_NUMBERS, PointRecord, StudyRecord
 from eval.report.sections.base import Cell, Column, cell, num
 from eval.report.table import ReportData, Row
+from pretrain.format import plural
 
 IDENTITY = ("point", "fingerprint", "seed", "status", "detail", "top1_interval_low", "top1_interval_high")
 TRAINING = (
@@ -103,7 +104,7 @@ def provenance(data: ReportData) -> Iterator[str]:
     if revisions or planned:
         yield f"Code: revision {', '.join(sorted(revisions or planned))}"
     for software, number in Counter(map(_software, environments)).most_common():
-        yield f"{software} ({many(number, 'run')})"
+        yield f"{software} ({plural(number, 'run')})"
     if any(probe.task == "linear" for study in data.studies for probe in study.manifest.probes):
         yield (
             "Linear evaluation: on the frozen encoder's features; hyper-parameters are chosen on held-out training "

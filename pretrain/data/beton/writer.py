@@ -90,7 +90,7 @@ class BetonWriter:
             raise OSError(
                 error.errno,
                 f"{self._final}: no room after {self._done_N.sum()} of {len(self._done_N)} images ({error.strerror}); "
-                f"make room and start again, which goes on (what is there: {self._part}), reduce the images "
+                f"make room and rerun the command, which continues (what is there: {self._part}), reduce the images "
                 "(--max-side, --quality), or name another DIR",
             ) from error
 
