@@ -68,7 +68,8 @@ def test_complete_study(tmp_path: Path) -> None:
         assert "points per doubling of batch size" in text
         assert "Random encoder: 77.10 % (3 seeds, 95 % interval" in text
         assert "5.3 degrees of freedom" in text
-    assert "ResNet-18, width × 0.25 was pretrained with SimCLR on Fashion-MNIST for 2 epochs, in 18 runs of" in markdown
+    made = "with SimCLR on Fashion-MNIST for 2 epochs, in 18 runs of"
+    assert f"An encoder (ResNet-18, width × 0.25) was pretrained {made}" in markdown
     assert len(rows) == 24
     assert {row["status"] for row in rows} == {"finished"}
     assert rows[0]["top1"] == "82.91"

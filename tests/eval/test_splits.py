@@ -61,7 +61,7 @@ def test_images_without_labels_are_told_what_can_be_measured(
     assert main(["linear", str(run.path), "train_split=unlabeled"]) == 1
     error = capsys.readouterr().err
     assert "no labels in its split 'unlabeled': expected another split (test, train have labels)" in error
-    assert "python -m eval tsne" in error
+    assert "bigbatch eval tsne" in error
 
 
 def test_a_flat_folder_has_measures_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
